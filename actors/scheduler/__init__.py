@@ -1,0 +1,1 @@
+"""The scheduler: units in systemd's syntax, and where each of them runs."""

@@ -1,0 +1,1 @@
+"""What runs on a machine: daemon, configuration, gateway and command line."""

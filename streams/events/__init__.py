@@ -1,0 +1,40 @@
+"""All event types. Importing this package registers every stream's payloads."""
+
+from streams.events import cluster, engine, kv, log, unit, update
+from streams.events.base import (
+    STREAMS,
+    Base64,
+    Blob,
+    Data,
+    Event,
+    UndecodableEvent,
+    Unknown,
+    blob,
+    decode,
+    encode,
+    payloads,
+    say,
+    unblob,
+)
+
+__all__ = [
+    "STREAMS",
+    "Base64",
+    "Blob",
+    "Data",
+    "Event",
+    "UndecodableEvent",
+    "Unknown",
+    "blob",
+    "cluster",
+    "decode",
+    "encode",
+    "engine",
+    "kv",
+    "log",
+    "payloads",
+    "say",
+    "unblob",
+    "unit",
+    "update",
+]

@@ -1,0 +1,104 @@
+"""Stream ``cluster``: the election and the machines."""
+
+from streams.events.base import Data, event
+
+
+@event("master.claimed.v1", "cluster")
+class Claim(Data, frozen=True):
+    """Accepted if both expectations match at its offset: term += 1, the writer's machine holds it."""
+
+    expect_term: int
+    expect_renew_seq: int
+
+
+@event("master.renewed.v1", "cluster")
+class Renew(Data, frozen=True):
+    """Only from the holder in its term (envelope ``term``). ``offset``/``chain`` are compared at apply.
+
+    ``sent_ms`` is the holder's boot-time clock at sending; only processes of its own machine may use it.
+    """
+
+    seq: int
+    sent_ms: int
+    offset: int = -1
+    chain: str = ""
+
+
+@event("master.resigned.v1", "cluster")
+class Resign(Data, frozen=True):
+    """Hands over at once (envelope ``term``); ``to`` names the machine that should claim without waiting."""
+
+    reason: str = ""
+    to: str = ""
+
+
+@event("machine.joined.v1", "cluster")
+class MachineJoined(Data, frozen=True):
+    """Subject: machine id. Said at each start of a node; a second live node with the same id is refused.
+
+    ``boot_id`` and ``nonce`` (kept in the data folder's lock) tell a restart from a duplicate.
+    """
+
+    nonce: str
+    boot_id: str
+    name: str = ""
+    version: str = ""
+    level: int = 1
+    gateway: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    metadata: dict[str, str] = {}
+    control: bool = True
+
+
+@event("machine.seen.v1", "cluster")
+class MachineSeen(Data, frozen=True):
+    """A machine's own renewal (subject), batched once a second; extends its life and the right to its fences.
+
+    ``sent_ms``: its boot-time clock at sending, for the processes of that machine alone.
+    """
+
+    sent_ms: int
+    nonce: str = ""
+
+
+@event("machine.left.v1", "cluster")
+class MachineLeft(Data, frozen=True):
+    """An orderly stop; its units may be moved at once unless ``returning`` (restart of the node, units run on)."""
+
+    returning: bool = False
+
+
+@event("machine.lost.v1", "cluster")
+class MachineLost(Data, frozen=True):
+    """The master (term): not seen for the TTL of live log. Void if it was seen after ``last_seen`` (position)."""
+
+    last_seen: str
+    ttl_ms: int
+
+
+@event("machine.withheld.v1", "cluster")
+class MachinesWithheld(Data, frozen=True):
+    """The master (term): more than a quarter (and two) vanished within one TTL; nothing is moved."""
+
+    machines: list[str]
+    reason: str
+
+
+@event("machine.removed.v1", "cluster", command=True)
+class MachineRemoved(Data, frozen=True):
+    """An operator removes a lost machine for good (its id may join again later as a new one)."""
+
+
+@event("machine.labelled.v1", "cluster", command=True)
+class MachineLabelled(Data, frozen=True):
+    """Sets (or with null removes) metadata of the machine in subject."""
+
+    metadata: dict[str, str | None]
+
+
+@event("machine.drained.v1", "cluster", command=True)
+class MachineDrain(Data, frozen=True):
+    """``drain`` true: no unit may be placed here and those here are moved; false: back to normal."""
+
+    drain: bool = True

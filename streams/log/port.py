@@ -1,0 +1,94 @@
+"""The log port: five verbs, five errors. Drivers differ in nothing else; tests/contract runs on all of them.
+
+A log holds records in one order. Offsets grow; holes are legal. A record is durable and visible when ``append``
+returns, and ``tail`` never yields what is not durable.
+"""
+
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Protocol
+
+from streams.records import Entry, Record
+
+#: The largest canonical record that any driver takes (Kafka's message limit of the topic, less its overhead).
+RECORD_BYTES_MAX = 4 * 1024 * 1024 - 4096
+
+
+class LogError(Exception):
+    """Base of the port's errors. ``exit_code`` and ``http_status`` are hints for the edge."""
+
+    exit_code = 5
+    http_status = 503
+
+
+class LogUnavailable(LogError):
+    """Nothing was written (or read). Trying again later is safe."""
+
+
+class OutcomeUnknown(LogError):
+    """The records may or may not be written, now or later. Never resend them: a new incarnation's barrier
+    (``actor.opened``) decides; a record absent before it is void for ever."""
+
+    exit_code = 6
+    http_status = 504
+
+
+class LogTruncated(LogError):
+    """The asked offset is below ``first()``, or the log is shorter than it was: halt, rejoin by snapshot."""
+
+
+class ForeignLog(LogError):
+    """This is another log (id, settings or hash of the last record differ), or not a log at all."""
+
+    exit_code = 4
+    http_status = 409
+
+
+class RecordTooLarge(LogError):
+    """A record is larger than RECORD_BYTES_MAX; nothing was written."""
+
+    exit_code = 4
+    http_status = 413
+
+
+class Log(Protocol):
+    """One ordered log. All verbs may be called concurrently from one event loop; see each driver for processes."""
+
+    @property
+    def address(self) -> str:
+        """``segments:///path``, ``kafka://a:9092,b:9092/topic`` or ``memory://``."""
+        ...
+
+    @property
+    def end_is_linearizable(self) -> bool:
+        """Whether ``end()`` read now covers all that was acknowledged anywhere before (segments: yes, Kafka: no)."""
+        ...
+
+    async def append(self, records: Sequence[Record]) -> list[int]:
+        """Append in order; returns their offsets when all are durable.
+
+        Calls are pipelined: order of calls is order in the log. Raises LogUnavailable (none written),
+        OutcomeUnknown (some may be), RecordTooLarge (none written).
+        """
+        ...
+
+    def tail(self, start: int, streams: Collection[str] | None = None) -> AsyncGenerator[list[Entry], None]:
+        """Batches of entries from offset ``start`` on, in order, for ever; waits at the end for more.
+
+        ``streams`` keeps only records of these streams (foreign ones are always yielded). Raises LogTruncated
+        when ``start`` is below ``first()`` or above ``end()``; waits while the log is unavailable.
+        """
+        ...
+
+    async def first(self) -> int:
+        """The lowest offset still there (0 in a log never trimmed, also when empty)."""
+        ...
+
+    async def end(self) -> int:
+        """One past the last durable offset. On segments reading it is a linearizable read; on Kafka it is not."""
+        ...
+
+    async def trim(self, before: int) -> None:
+        """Forget records below ``before`` (or fewer, where the driver drops whole files only)."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,297 @@
+"""Replaying the log: one record at a time, the same on every replica.
+
+``Replica`` owns a fold and what every fold shares (``LogState``): the log's identity, incarnations, voids, the
+sealed mark, sessions, the chain hash and the outcome hash. It reads no clock and does no I/O.
+
+The three rules (docs: the log): *foreign* records are chained, counted and without effect; records of ours that
+can't be understood, or on which the fold raises, *halt* at that position; an operator's void lets replicas pass.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from streams.events import log as says
+from streams.events.base import Event, UndecodableEvent, Unknown, decode
+from streams.outcomes import DONE, Outcome, Rejected
+from streams.records import CHAIN_START, DamagedRecord, Entry, NewerFormat, NotOurs, Position, Record, chained, parse
+from streams.sessions import Sessions
+
+#: The feature level of evolve that this version knows. Behaviour changes only behind a raised level.
+LEVEL = 1
+#: A checkpoint boundary every so many events of a fold; the values of the last KEPT_BOUNDARIES are kept.
+CHECKPOINT_EVENTS = 1000
+KEPT_BOUNDARIES = 16
+
+VOID_INCARNATION = Rejected("void-incarnation", "written by an incarnation that is over")
+VOID_SEALED = Rejected("sealed", "said after this log was sealed")
+VOID_OPERATOR = Rejected("voided", "voided by an operator")
+
+
+class Context(NamedTuple):
+    """Where an event stands: passed to ``evolve`` beside it."""
+
+    position: Position
+    record: Record
+    log: "LogState"
+
+
+class Fold(Protocol):
+    """A state machine: ``evolve`` is pure, total and deterministic, and owns the fold's state."""
+
+    name: str
+    #: streams it evolves on, beside ``log``
+    streams: frozenset[str]
+
+    def evolve(self, event: Event, context: Context) -> Outcome:
+        """Apply one event. Commands that can't be are Rejected; raising means a bug or poison: the replica halts."""
+        ...
+
+    def guard(self, event: Event, context: Context) -> Outcome | None:
+        """A rejection that holds for all streams (a stale term), before sessions and evolve; or None."""
+        ...
+
+    def encode(self) -> Iterator[bytes]:
+        """The state in canonical chunks: equal states give equal bytes."""
+        ...
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """The inverse of ``encode``, into an empty fold."""
+        ...
+
+
+class Boundary(msgspec.Struct, frozen=True):
+    position: str
+    chain: str
+    outcomes: str
+
+
+class Opened(msgspec.Struct, frozen=True):
+    incarnation: int
+    nonce: str
+    level: int
+    offset: int
+
+
+class LogState(msgspec.Struct):
+    """What every fold knows of the log. Part of snapshots and of the state hash."""
+
+    log_id: str = ""
+    level: int = 1
+    operator_key: str = ""
+    base: int = 0
+    sealed_at: int = -1
+    sealed_next: str = ""
+    #: next offset to apply is above this
+    offset: int = -1
+    chain: bytes = CHAIN_START
+    outcomes: bytes = CHAIN_START
+    #: running maximum of record times: what ``--at TIME`` searches
+    time_ms: int = 0
+    #: events applied by this fold (its streams, not ``log``)
+    events: int = 0
+    foreign: int = 0
+    void_incarnations: int = 0
+    void_terms: int = 0
+    writers: dict[str, Opened] = {}
+    voided: dict[int, str] = {}
+    boundaries: list[Boundary] = []
+    restarts: dict[str, int] = {}
+    sessions: Sessions = msgspec.field(default_factory=Sessions)
+
+
+class Halt(Exception):
+    """The replica may not go on: the record at ``position`` can't be applied. Never skipped, never snapshot past."""
+
+    exit_code = 5
+
+    def __init__(self, position: Position, reason: str) -> None:
+        super().__init__(
+            f"halted at {position}: {reason}; look with `corelog log show {position.offset}`; if it must be passed, "
+            f"an operator can run `corelog log void {position.offset}`"
+        )
+        self.position = position
+        self.reason = reason
+
+
+class Diverged(Halt):
+    """A checkpoint of the master differs from what this replica has: its state can't be trusted."""
+
+
+class Applied(NamedTuple):
+    """One event that was applied (or voided: see outcome) and where it stood."""
+
+    event: Event
+    position: Position
+    outcome: Outcome
+    record: Record
+
+
+class Replica:
+    """A fold, kept in step with the log by ``apply``. One owner, one thread."""
+
+    def __init__(self, fold: Fold, log: LogState | None = None) -> None:
+        self.fold = fold
+        self.log = log or LogState()
+        self._streams: Collection[str] = fold.streams | {"log"}
+
+    @property
+    def offset(self) -> int:
+        """The offset of the last record applied, -1 before the first."""
+        return self.log.offset
+
+    def apply(self, entry: Entry) -> list[Applied]:
+        """Apply one entry; returns its events with their outcomes (none for foreign and skipped records).
+
+        Raises Halt; the replica is then as it was before the entry, unless the fold raised half-way
+        (it must be thrown away in any case).
+        """
+        log = self.log
+        offset = entry.offset
+        if offset <= log.offset:
+            raise Halt(Position(offset), f"offset {offset} comes after {log.offset}: the log's order is broken")
+        record = self._ours(entry)
+        log.chain = chained(log.chain, entry.raw)
+        log.offset = offset
+        if record is None:
+            log.foreign += 1
+            return []
+        log.time_ms = max(log.time_ms, record.time_ms)
+        if record.stream not in self._streams:
+            if record.stream not in KNOWN_STREAMS:
+                raise Halt(Position(offset), f"stream {record.stream!r} is not known to this version")
+            return []
+        if offset in log.voided:
+            return []
+        try:
+            events = decode(record.stream, record.payload)
+        except UndecodableEvent as error:
+            raise Halt(Position(offset), str(error)) from error
+        void = self._void(record, events)
+        out: list[Applied] = []
+        for index, event in enumerate(events):
+            if isinstance(event, Unknown):
+                continue
+            context = Context(Position(offset, index), record, log)
+            outcome = void or self._one(event, context)
+            self._account(record, context.position, outcome)
+            out.append(Applied(event, context.position, outcome, record))
+        return out
+
+    def _ours(self, entry: Entry) -> Record | None:
+        """The parsed record, None if foreign. Before the log is founded only ``log.opened`` counts as ours."""
+        try:
+            record = parse(entry)
+        except NotOurs:
+            return None
+        except (NewerFormat, DamagedRecord) as error:
+            if entry.offset in self.log.voided:
+                return None
+            raise Halt(Position(entry.offset), str(error)) from error
+        if self.log.log_id:
+            return record if record.log_id == self.log.log_id else None
+        return record if record.stream == "log" and b'"log.opened.' in record.payload else None
+
+    def _void(self, record: Record, events: list[Event | Unknown]) -> Rejected | None:
+        """Why a whole record has no effect: the log is sealed, or its writer's incarnation is over (or not begun)."""
+        log = self.log
+        if log.sealed_at >= 0:
+            return VOID_SEALED
+        known = log.writers.get(record.writer)
+        opening = bool(events) and isinstance(events[0], Event) and isinstance(events[0].data, says.ActorOpened)
+        founding = bool(events) and isinstance(events[0], Event) and isinstance(events[0].data, says.LogOpened)
+        if opening:
+            stale = known is not None and record.incarnation <= known.incarnation
+        elif founding:
+            stale = False
+        else:
+            stale = known is None or record.incarnation != known.incarnation
+        if stale:
+            log.void_incarnations += 1
+            return VOID_INCARNATION
+        return None
+
+    def _one(self, event: Event, context: Context) -> Outcome:
+        log = self.log
+        if context.record.stream == "log":
+            return self._log_event(event, context)
+        log.events += 1
+        try:
+            if (refused := self.fold.guard(event, context)) is not None:
+                log.void_terms += refused.code == "stale-term"  # type: ignore[union-attr]
+                return refused
+            if event.client:
+                return log.sessions.once(event, log.events, lambda: self.fold.evolve(event, context))
+            return self.fold.evolve(event, context)
+        except Exception as error:
+            raise Halt(context.position, f"{event.type}: {type(error).__name__}: {error}") from error
+
+    def _log_event(self, event: Event, context: Context) -> Outcome:
+        log, data, record = self.log, event.data, context.record
+        match data:
+            case says.LogOpened():
+                if log.log_id:
+                    return Rejected("already-founded", "another log.opened was first")
+                log.log_id, log.level, log.operator_key, log.base = data.id, data.level, data.operator_key, data.base
+                if data.chain:
+                    log.chain = chained(bytes.fromhex(data.chain), record.canonical())
+            case says.ActorOpened():
+                log.writers[record.writer] = Opened(record.incarnation, data.nonce, data.level, record.offset)
+            case says.ActorRestarted():
+                log.restarts[event.subject] = data.restarts
+            case says.LogSealed():
+                log.sealed_at, log.sealed_next = record.offset, data.next
+            case says.LogVoided():
+                log.voided[data.offset] = data.reason
+            case says.Checkpoint():
+                return self._compare(data, context.position)
+            case says.LevelRaised():
+                return self._raise_level(data, context)
+            case _:
+                pass
+        return DONE
+
+    def _raise_level(self, data: says.LevelRaised, context: Context) -> Outcome:
+        if data.level <= self.log.level:
+            return Rejected("level-not-higher", f"the feature level is {self.log.level} already")
+        behind = sorted(writer for writer, opened in self.log.writers.items() if opened.level < data.level)
+        if behind:
+            return Rejected("level-not-announced", f"not announced by {', '.join(behind)}")
+        if data.level > LEVEL:
+            raise Halt(context.position, f"feature level {data.level} is newer than {LEVEL}; upgrade corelog")
+        self.log.level = data.level
+        return DONE
+
+    def _compare(self, said: says.Checkpoint, at: Position) -> Outcome:
+        if said.fold != self.fold.name:
+            return DONE
+        for boundary in self.log.boundaries:
+            if boundary.position == said.position:
+                if (boundary.chain, boundary.outcomes) != (said.chain, said.outcomes):
+                    raise Diverged(at, f"the master has other hashes at {said.position} than this replica")
+                return DONE
+        return Rejected("unknown-boundary", "older than the boundaries kept here")
+
+    def _account(self, record: Record, at: Position, outcome: Outcome) -> None:
+        """Fold the outcome (never its message) into the outcome hash; keep a boundary every CHECKPOINT_EVENTS."""
+        log = self.log
+        if record.stream == "log":
+            return
+        code = b"+" if outcome is DONE or not isinstance(outcome, Rejected) else outcome.code.encode()
+        log.outcomes = hashlib.blake2b(code, digest_size=32, key=log.outcomes).digest()
+        if log.events % CHECKPOINT_EVENTS == 0 and not isinstance(outcome, Rejected | None):
+            log.boundaries.append(Boundary(str(at), log.chain.hex(), log.outcomes.hex()))
+            del log.boundaries[:-KEPT_BOUNDARIES]
+
+    def state_hash(self) -> str:
+        """blake2b-256 over the canonical bytes of log state and fold: equal on every replica at one offset."""
+        digest = hashlib.blake2b(digest_size=32)
+        digest.update(msgspec.json.encode(self.log, order="deterministic"))
+        for chunk in self.fold.encode():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+KNOWN_STREAMS = frozenset({"log", "cluster", "kv", "unit", "engine", "update"})
