@@ -42,7 +42,8 @@ class ControlFold:
         return _EVOLVE[event.data.STREAM](self.state, event, context)
 
     def encode(self) -> Iterator[bytes]:
-        yield msgspec.json.encode(self.state, order="deterministic")
+        # insertion order is kept: evolve may go through dicts in that order, so it is part of the state
+        yield msgspec.json.encode(self.state)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         self.state = msgspec.json.decode(b"".join(chunks), type=Control)

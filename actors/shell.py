@@ -111,8 +111,12 @@ class Shell:
                 await asyncio.sleep(TAIL_RETRY_S)
 
     async def _tail(self) -> None:
-        async for batch in self.log.tail(self.host.replica.offset + 1):
+        replica = self.host.replica
+        async for batch in self.log.tail(replica.offset if replica.resume else replica.offset + 1):
             at = 0
+            if replica.resume:
+                replica.confirm(batch[0])
+                at = 1
             while at < len(batch):
                 at = self._apply_slice(batch, at)
                 self._drain()

@@ -54,7 +54,7 @@ class Fold(Protocol):
         ...
 
     def encode(self) -> Iterator[bytes]:
-        """The state in canonical chunks: equal states give equal bytes."""
+        """The state in canonical chunks: equal histories give equal bytes (dicts in insertion order, no sets)."""
         ...
 
     def restore(self, chunks: Iterable[bytes]) -> None:
@@ -135,6 +135,10 @@ class Replica:
     def __init__(self, fold: Fold, log: LogState | None = None) -> None:
         self.fold = fold
         self.log = log or LogState()
+        #: the last entry applied: snapshots keep its hash
+        self.last: Entry | None = None
+        #: after a restore: the hash that the record at ``offset`` must have; checked by :meth:`confirm`
+        self.resume = ""
         self._streams: Collection[str] = fold.streams | {"log"}
 
     @property
@@ -142,8 +146,17 @@ class Replica:
         """The offset of the last record applied, -1 before the first."""
         return self.log.offset
 
-    def apply(self, entry: Entry) -> list[Applied]:
+    def time_of(self, entry: Entry) -> int:
+        """The running maximum of record times if ``entry`` were applied now: what ``--at TIME`` goes by."""
+        try:
+            return max(self.log.time_ms, parse(entry).time_ms)
+        except ValueError:
+            return self.log.time_ms
+
+    def apply(self, entry: Entry, upto: int | None = None) -> list[Applied]:
         """Apply one entry; returns its events with their outcomes (none for foreign and skipped records).
+
+        ``upto``: only its events up to this index, to look at an instant in mid-record; nothing may follow then.
 
         Raises Halt; the replica is then as it was before the entry, unless the fold raised half-way
         (it must be thrown away in any case).
@@ -155,6 +168,7 @@ class Replica:
         record = self._ours(entry)
         log.chain = chained(log.chain, entry.raw)
         log.offset = offset
+        self.last = entry
         if record is None:
             log.foreign += 1
             return []
@@ -172,6 +186,8 @@ class Replica:
         void = self._void(record, events)
         out: list[Applied] = []
         for index, event in enumerate(events):
+            if upto is not None and index > upto:
+                break
             if isinstance(event, Unknown):
                 continue
             context = Context(Position(offset, index), record, log)
@@ -179,6 +195,12 @@ class Replica:
             self._account(record, context.position, outcome)
             out.append(Applied(event, context.position, outcome, record))
         return out
+
+    def confirm(self, entry: Entry) -> None:
+        """After a restore: ``entry`` is the record that the snapshot ended with, or the log is another one now."""
+        if entry.offset != self.offset or hashlib.blake2b(entry.raw, digest_size=32).hexdigest() != self.resume:
+            raise Halt(Position(entry.offset), "the log differs from the one that the snapshot was taken of")
+        self.last, self.resume = entry, ""
 
     def _ours(self, entry: Entry) -> Record | None:
         """The parsed record, None if foreign. Before the log is founded only ``log.opened`` counts as ours."""
@@ -288,7 +310,7 @@ class Replica:
     def state_hash(self) -> str:
         """blake2b-256 over the canonical bytes of log state and fold: equal on every replica at one offset."""
         digest = hashlib.blake2b(digest_size=32)
-        digest.update(msgspec.json.encode(self.log, order="deterministic"))
+        digest.update(msgspec.json.encode(self.log))
         for chunk in self.fold.encode():
             digest.update(chunk)
         return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""Any state of the past: the nearest snapshot before it, then the tail. ``--at`` everywhere is this one function."""
+
+import datetime
+import re
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+from streams import snapshots
+from streams.log.port import Log, LogTruncated
+from streams.records import Entry, Position
+from streams.replay import Applied, Fold, Replica
+
+#: What ``--at`` was given: a position, or a time in wall-clock milliseconds.
+Instant = Position | int
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)\s+ago")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+class BadInstant(ValueError):
+    """``--at`` can't be understood, or lies beyond the end of the log."""
+
+    exit_code = 2
+
+
+def parse_instant(text: str, now_ms: int) -> Instant:
+    """``1234.7``, ``1234``, ``2 minutes ago``, ``2026-11-23T12:00:00Z``, ``12:30`` (today, local), ``@1795460339``.
+
+    Raises BadInstant that says what is allowed.
+    """
+    text = text.strip()
+    if re.fullmatch(r"\d{1,19}(\.\d{1,9})?", text):
+        return Position.parse(text)
+    if re.fullmatch(r"@\d{1,12}(\.\d+)?", text):
+        return int(float(text[1:]) * 1000)
+    if match := _SPAN.fullmatch(text):
+        unit = "ms" if match[2] == "ms" else match[2][0]
+        return now_ms - int(float(match[1]) * _UNIT_MS[unit])
+    if text == "now":
+        return now_ms
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+            today = datetime.datetime.fromtimestamp(now_ms / 1000).astimezone()
+            moment = datetime.time.fromisoformat(text.zfill(5) if text.count(":") == 1 else text.zfill(8))
+            return int(datetime.datetime.combine(today.date(), moment, today.tzinfo).timestamp() * 1000)
+        moment_at = datetime.datetime.fromisoformat(text)
+        return int(moment_at.astimezone().timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise BadInstant(
+            f"{text!r} is neither a position (1234.7) nor a time (2026-11-23T12:00:00Z, 12:30, '2 minutes ago', @SECONDS)"
+        ) from error
+
+
+async def entries(log: Log, start: int, end: int) -> AsyncGenerator[list[Entry], None]:
+    """Batches of entries from ``start`` up to, not including, ``end``; never waits for what isn't written yet."""
+    if start >= end:
+        return
+    tail = log.tail(start)
+    try:
+        async for batch in tail:
+            if batch[-1].offset >= end:
+                kept = [entry for entry in batch if entry.offset < end]
+                if kept:
+                    yield kept
+                return
+            yield batch
+            if batch[-1].offset >= end - 1:
+                return
+    finally:
+        await tail.aclose()
+
+
+async def state_at(
+    log: Log,
+    make: Callable[[], Fold],
+    instant: Instant | None = None,
+    *,
+    snapshots_folder: Path | None = None,
+    log_id: str = "",
+    seen: Callable[[list[Applied]], None] | None = None,
+) -> Replica:
+    """The state as it was at an instant (None: now): events up to and including the position, or the time.
+
+    TIME means: before the first record that lifts the running maximum of record times above it. A position in
+    mid-record applies the whole record's earlier events and the named one: a record is folded event by event.
+    Raises BadInstant beyond the end, LogTruncated when neither log nor snapshot reaches that far back.
+    """
+    end = await log.end()
+    first = await log.first()
+    offset = instant.offset if isinstance(instant, Position) else None
+    if offset is not None and offset >= end:
+        raise BadInstant(f"position {instant} lies beyond the end of the log, whose last record is {end - 1}")
+    replica = Replica(make())
+    if snapshots_folder is not None and seen is None:
+        replica = snapshots.restore(
+            snapshots_folder,
+            make,
+            log_id,
+            at_most=offset if offset is None else offset - 1,
+            until_ms=None if offset is not None or instant is None else int(instant),  # type: ignore[arg-type]
+        )
+    if replica.offset + 1 < first:
+        raise LogTruncated(f"the log starts at {first} and no snapshot at or before the asked instant is kept")
+    until_ms = instant if isinstance(instant, int) else None
+    stop = end if offset is None else offset + 1
+    async for batch in entries(log, replica.offset + 1, stop):
+        for entry in batch:
+            if until_ms is not None and replica.time_of(entry) > until_ms:
+                return replica
+            upto = instant.index if isinstance(instant, Position) and entry.offset == offset else None
+            applied = replica.apply(entry, upto)
+            if seen is not None:
+                seen(applied)
+    return replica

@@ -1,0 +1,211 @@
+"""Snapshots: a fold's state at a position, so that a start or a look into the past need not replay everything.
+
+A file ``<offset, 20 digits>.snap`` holds a JSON head line, then the canonical chunks of log state and fold, each
+with its length before it, then the blake2b-256 of all bytes before. It is written under a temporary name, synced,
+renamed, and the folder synced. One flipped byte and it is refused (:class:`DamagedSnapshot`); the next older one
+serves. The head names log, fold, offset, the hash of the last record (a resume reads that record again and halts
+if it differs) and the state hash that replicas compare.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from streams.log.port import ForeignLog
+from streams.records import Entry
+from streams.replay import Fold, LogState, Replica
+
+FORMAT = 1
+#: Kept are the newest two and one per so many events.
+EVENTS_APART = 250_000
+_NAME = re.compile(r"(\d{20})\.snap")
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """First line of the file. ``record`` is the blake2b-256 of the last applied record's canonical bytes."""
+
+    format: int
+    fold: str
+    log_id: str
+    offset: int
+    events: int
+    time_ms: int
+    record: str
+    chain: str
+    state_hash: str
+    level: int
+
+
+class DamagedSnapshot(Exception):
+    """The file's bytes don't add up; it names the file. Delete it: an older one or the log itself will serve."""
+
+    exit_code = 4
+
+
+def write(folder: Path, replica: Replica) -> Path:
+    """Write the replica's state into ``folder``; returns the file. Raises OSError with nothing left behind."""
+    if replica.last is None:
+        raise ValueError("nothing was applied yet: there is no state to snapshot")
+    folder.mkdir(parents=True, exist_ok=True)
+    head = Head(
+        FORMAT,
+        replica.fold.name,
+        replica.log.log_id,
+        replica.offset,
+        replica.log.events,
+        replica.log.time_ms,
+        record_hash(replica.last),
+        replica.log.chain.hex(),
+        replica.state_hash(),
+        replica.log.level,
+    )
+    final = folder / f"{replica.offset:020d}.snap"
+    temporary = folder / f".{final.name}.{os.getpid()}"
+    digest = hashlib.blake2b(digest_size=32)
+    try:
+        with open(temporary, "wb") as file:
+            for piece in _pieces(head, replica):
+                digest.update(piece)
+                file.write(piece)
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, final)
+        sync_folder(folder)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return final
+
+
+def _pieces(head: Head, replica: Replica) -> Iterator[bytes]:
+    yield msgspec.json.encode(head) + b"\n"
+    for chunk in _chunks(replica):
+        yield len(chunk).to_bytes(8, "big")
+        yield chunk
+
+
+def _chunks(replica: Replica) -> Iterator[bytes]:
+    # order kept as it is, not sorted: the sessions' order (oldest first) is part of the state
+    yield msgspec.msgpack.encode(replica.log)
+    yield from replica.fold.encode()
+
+
+def load(path: Path, make: Callable[[], Fold]) -> Replica:
+    """The replica that was written to ``path``. Raises DamagedSnapshot, never gives half a state."""
+    head, chunks = _checked(path)
+    try:
+        log = msgspec.msgpack.decode(next(chunks), type=LogState)
+        fold = make()
+        if fold.name != head.fold:
+            raise DamagedSnapshot(f"{path} is of fold {head.fold!r}, asked was {fold.name!r}")
+        fold.restore(chunks)
+    except (msgspec.DecodeError, StopIteration, KeyError, ValueError, IndexError) as error:
+        raise DamagedSnapshot(f"{path} can't be decoded: {error}; delete it") from error
+    replica = Replica(fold, log)
+    replica.resume = head.record
+    return replica
+
+
+def head_of(path: Path) -> Head:
+    """Only the head, unchecked: for choosing among files. Raises DamagedSnapshot."""
+    with open(path, "rb") as file:
+        line = file.readline(65536)
+    try:
+        head = msgspec.json.decode(line, type=Head)
+    except msgspec.DecodeError as error:
+        raise DamagedSnapshot(f"{path} has a damaged head: {error}; delete it") from error
+    if head.format != FORMAT:
+        raise DamagedSnapshot(f"{path} has format {head.format}, this version reads {FORMAT}")
+    return head
+
+
+def _checked(path: Path) -> tuple[Head, Iterator[bytes]]:
+    """Check the whole file by its digest in a first pass, then read its chunks in a second."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(digest_size=32)
+    with open(path, "rb") as file:
+        left = size - 32
+        while left > 0 and (piece := file.read(min(left, 1 << 20))):
+            digest.update(piece)
+            left -= len(piece)
+        if left or file.read(32) != digest.digest():
+            raise DamagedSnapshot(f"{path}: the bytes differ from the digest at its end; delete it")
+    head = head_of(path)
+
+    def chunks() -> Iterator[bytes]:
+        with open(path, "rb") as file:
+            file.readline(65536)
+            while file.tell() < size - 32:
+                yield file.read(int.from_bytes(file.read(8), "big"))
+
+    return head, chunks()
+
+
+def files(folder: Path) -> list[Path]:
+    """The snapshots in ``folder``, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def restore(
+    folder: Path,
+    make: Callable[[], Fold],
+    log_id: str = "",
+    *,
+    at_most: int | None = None,
+    until_ms: int | None = None,
+    damaged: Callable[[DamagedSnapshot], None] = lambda _error: None,
+) -> Replica:
+    """The newest usable snapshot (at or below offset ``at_most``, not after time ``until_ms``), else an empty replica.
+
+    A damaged file is told to ``damaged`` and passed over. Raises ForeignLog when a snapshot is of another log.
+    """
+    for path in reversed(files(folder)):
+        try:
+            head = head_of(path)
+            if log_id and head.log_id != log_id:
+                raise ForeignLog(f"{path} is of log {head.log_id}, this is {log_id}; use the data folder of this log")
+            if (at_most is not None and head.offset > at_most) or (until_ms is not None and head.time_ms > until_ms):
+                continue
+            return load(path, make)
+        except DamagedSnapshot as error:
+            damaged(error)
+    return Replica(make())
+
+
+def prune(folder: Path) -> list[Path]:
+    """Delete what needn't be kept (see EVENTS_APART) and temporary files of the dead; returns the deleted."""
+    kept: list[Path] = files(folder)
+    doomed: list[Path] = []
+    last_mark = -1
+    for path in kept[:-2]:
+        try:
+            mark = head_of(path).events // EVENTS_APART
+        except DamagedSnapshot:
+            doomed.append(path)
+            continue
+        if mark <= last_mark or mark == 0:
+            doomed.append(path)
+        last_mark = max(mark, last_mark)
+    for path in doomed:
+        path.unlink(missing_ok=True)
+    return doomed
+
+
+def record_hash(entry: Entry) -> str:
+    return hashlib.blake2b(entry.raw, digest_size=32).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that a rename in it survives a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
