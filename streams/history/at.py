@@ -47,7 +47,8 @@ def parse_instant(text: str, now_ms: int) -> Instant:
         return int(moment_at.astimezone().timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise BadInstant(
-            f"{text!r} is neither a position (1234.7) nor a time (2026-11-23T12:00:00Z, 12:30, '2 minutes ago', @SECONDS)"
+            f"{text!r} is neither a position (1234.7) nor a time "
+            "(2026-11-23T12:00:00Z, 12:30, '2 minutes ago', @SECONDS)"
         ) from error
 
 

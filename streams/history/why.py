@@ -151,7 +151,11 @@ def _follow(applied: Applied, by_position: dict[Position, Applied], chain: dict[
         if one.position in chain:
             continue
         chain[one.position] = one
-        for name in (one.event.cause, getattr(one.event.data, "decided_at", ""), getattr(one.event.data, "last_seen", "")):
+        for name in (
+            one.event.cause,
+            getattr(one.event.data, "decided_at", ""),
+            getattr(one.event.data, "last_seen", ""),
+        ):
             if name:
                 found = by_position.get(Position.parse(name))
                 if found is not None:

@@ -1,0 +1,152 @@
+"""The table of all routes; the OpenAPI document is made from it."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from streams.events.update import Publish
+
+from . import history, kv, machines, metrics, units, updates
+from .context import context, plain
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_AT = {"at": "as of a position (1234.7) or a time", "consistency": "linearizable (default) or serializable"}
+_DO = {"timeout": "seconds to wait for the outcome", "dry_run": "1: answer the event without publishing it"}
+
+
+class Call(NamedTuple):
+    """``query``: parameter → what it means. ``body``: the struct it takes. Commands answer 202, reads 200."""
+
+    method: str
+    path: str
+    handler: Handler
+    query: dict[str, str] = {}
+    body: type[msgspec.Struct] | None = None
+
+    @property
+    def command(self) -> bool:
+        return self.query is _DO
+
+
+CALLS = [
+    Call("GET", "/v1/cluster", machines.status, _AT),
+    Call("GET", "/v1/machines", machines.list_machines, _AT),
+    Call("GET", "/v1/machines/{machine}", machines.get_machine, _AT),
+    Call("PATCH", "/v1/machines/{machine}", machines.label, _DO, machines.LabelBody),
+    Call("DELETE", "/v1/machines/{machine}", machines.remove, _DO),
+    Call("POST", "/v1/machines/{machine}/drain", machines.drain, _DO),
+    Call("POST", "/v1/machines/{machine}/undrain", machines.drain, _DO),
+    Call("GET", "/v1/units", units.list_units, _AT),
+    Call("GET", "/v1/units/{name}", units.get_unit, _AT),
+    Call("PUT", "/v1/units/{name}", units.submit, _DO, units.SubmitBody),
+    Call("DELETE", "/v1/units/{name}", units.destroy, _DO),
+    Call("POST", "/v1/units/{name}/desire", units.desire, _DO, units.DesireBody),
+    Call("POST", "/v1/units/{name}/restart", units.restart, _DO),
+    Call("POST", "/v1/units/{name}/verify", units.verify, {}, units.SubmitBody),
+    Call("GET", "/v1/units/{name}/journal", units.get_journal, {"lines": "how many (200)", "follow": "1: go on"}),
+    Call("GET", "/v1/updates", updates.list_versions, _AT),
+    Call("GET", "/v1/updates/status", updates.status, _AT),
+    Call("PUT", "/v1/updates/{version}", updates.publish, _DO, Publish),
+    Call("POST", "/v1/updates/rollback", updates.rollback, _DO, updates.OrderBody),
+    Call("POST", "/v1/updates/gc", updates.collect, _DO, updates.OrderBody),
+    Call("POST", "/v1/updates/{version}/{verb}", updates.order, _DO, updates.OrderBody),
+    Call("GET", "/v1/objects/{hash}", updates.get_object),
+    Call("GET", "/v1/trees/{hash}", updates.get_tree),
+    Call("GET", "/v1/kv/{key:path}", kv.keys, _AT),
+    Call("PUT", "/v1/kv/{key:path}", kv.keys, {}),
+    Call("POST", "/v1/kv/{key:path}", kv.keys, {}),
+    Call("DELETE", "/v1/kv/{key:path}", kv.keys, {}),
+    Call(
+        "GET", "/v1/log", history.lines, {"from": "position", "limit": "100", "stream": "", "subject": "", "type": ""}
+    ),
+    Call("GET", "/v1/log/stream", history.stream, {"from": "position to resume after", "stream": "", "type": ""}),
+    Call("GET", "/v1/log/audit", history.audit),
+    Call("GET", "/v1/log/{position}", history.one),
+    Call("GET", "/v1/why/{kind}/{name:path}", history.get_why, {"at": "as of a position or a time"}),
+    Call("GET", "/v1/diff", history.get_diff, {"from": "position or time", "to": "position or time (now)"}),
+    Call("GET", "/v1/state", history.get_state, _AT),
+    Call("GET", "/health", metrics.health),
+    Call("GET", "/metrics", metrics.metrics),
+]
+
+
+def starlette_routes() -> list[Route]:
+    """All calls, and the document that describes them."""
+    table: dict[str, dict[str, Handler]] = {}
+    for call in CALLS:
+        table.setdefault(call.path, {})[call.method] = call.handler
+    routes = [
+        Route(path, checked(handler), methods=[method])
+        for path, methods in table.items()
+        for method, handler in methods.items()
+    ]
+    return [*routes, Route("/openapi.json", checked(openapi), methods=["GET"])]
+
+
+def checked(handler: Handler) -> Handler:
+    """Check Host and Origin before anything else; commands also need a principal before their body is read."""
+
+    async def run(request: Request) -> Response:
+        here = context(request)
+        here.access.check_host(request)
+        if request.method not in ("GET", "HEAD"):
+            here.access.principal(request, command=True)
+        return await handler(request)
+
+    run.__name__ = handler.__name__
+    return run
+
+
+async def openapi(request: Request) -> Response:
+    return plain(document(context(request).setting.version))
+
+
+def document(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of CALLS."""
+    bodies = [call.body for call in CALLS if call.body is not None]
+    _, components = msgspec.json.schema_components(bodies, ref_template="#/components/schemas/{name}")
+    paths: dict[str, dict[str, Any]] = {}
+    for call in CALLS:
+        paths.setdefault(call.path.replace(":path", ""), {})[call.method.lower()] = _operation(call)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "corelog", "version": version, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(call: Call) -> dict[str, Any]:
+    doc = (call.handler.__doc__ or call.handler.__name__).strip().splitlines()[0]
+    names = [part[1:-1].removesuffix(":path") for part in call.path.split("/") if part.startswith("{")]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": what, "schema": {"type": "string"}}
+        for name, what in call.query.items()
+    ]
+    if call.method != "GET":
+        parameters.append({"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 256}})
+    status, what = ("202", "published and accepted: position, correlation, result") if call.command else ("200", doc)
+    operation: dict[str, Any] = {
+        "summary": doc,
+        "operationId": f"{call.method.lower()}_{re.sub('[^a-z0-9]+', '_', call.path.removesuffix('}').lstrip('/'))}",
+        "parameters": parameters,
+        "responses": {status: {"description": what}, "default": {"description": "a problem (RFC 9457)"}},
+    }
+    if call.body is not None:
+        schema = {"$ref": f"#/components/schemas/{call.body.__name__}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if call.method != "GET":
+        operation["security"] = [{"token": []}]
+    return operation
