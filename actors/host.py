@@ -270,7 +270,8 @@ class Host:
         data = applied.event.data
         opened = self.replica.log.writers.get(self.writer)
         if data.nonce != self._nonce or applied.record.incarnation != self._incarnation:
-            if self._opening is None and not self._reopen and opened is not None and opened.nonce != self._nonce:
+            others = self._incarnation and opened is not None and opened.nonce != self._nonce
+            if self._opening is None and not self._reopen and others:
                 self._superseded(applied)
             return
         self._opening = None

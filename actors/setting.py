@@ -52,6 +52,8 @@ class Signals:
         self.drain = asyncio.Event()
         #: called with plain data now and then: ``{"applied": 12, "live": true}``
         self.report = report
+        #: set by an actor that takes observations from the supervisor (coordination: Progress)
+        self.notice: Callable[[Any], None] = lambda _observation: None
 
 
 #: Each ``actors/<name>/actor.py`` has ``async def serve(setting, signals)``: runs until ``signals.stop``.

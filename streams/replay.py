@@ -173,11 +173,11 @@ class Replica:
             log.foreign += 1
             return []
         log.time_ms = max(log.time_ms, record.time_ms)
+        if offset in log.voided:
+            return []
         if record.stream not in self._streams:
             if record.stream not in KNOWN_STREAMS:
                 raise Halt(Position(offset), f"stream {record.stream!r} is not known to this version")
-            return []
-        if offset in log.voided:
             return []
         try:
             events = decode(record.stream, record.payload)
@@ -247,6 +247,8 @@ class Replica:
             if event.client:
                 return log.sessions.once(event, log.events, lambda: self.fold.evolve(event, context))
             return self.fold.evolve(event, context)
+        except Halt:
+            raise
         except Exception as error:
             raise Halt(context.position, f"{event.type}: {type(error).__name__}: {error}") from error
 

@@ -5,16 +5,23 @@ from streams.events.base import Data, event
 
 @event("master.claimed.v1", "cluster")
 class Claim(Data, frozen=True):
-    """Accepted if both expectations match at its offset: term += 1, the writer's machine holds it."""
+    """Accepted if both expectations match at its offset: term += 1, the writer's machine holds it.
+
+    ``sent_ms``: boot-time clock of the writer's machine at sending; ``nonce``: of its node's start. Both are for
+    the processes of that machine alone.
+    """
 
     expect_term: int
     expect_renew_seq: int
+    sent_ms: int = 0
+    nonce: str = ""
 
 
 @event("master.renewed.v1", "cluster")
 class Renew(Data, frozen=True):
-    """Only from the holder in its term (envelope ``term``). ``offset``/``chain`` are compared at apply.
+    """Only from the holder in its term (envelope ``term``).
 
+    ``offset``/``chain``: where its last accepted claim or renewal stands and the chain hash there, compared at apply.
     ``sent_ms`` is the holder's boot-time clock at sending; only processes of its own machine may use it.
     """
 
@@ -36,7 +43,8 @@ class Resign(Data, frozen=True):
 class MachineJoined(Data, frozen=True):
     """Subject: machine id. Said at each start of a node; a second live node with the same id is refused.
 
-    ``boot_id`` and ``nonce`` (kept in the data folder's lock) tell a restart from a duplicate.
+    ``nonce`` is new at each start of the node. A machine that is alive can be replaced only by who names its nonce
+    as ``previous``: a restart knows it from its data folder. ``sent_ms``: as in ``machine.seen``.
     """
 
     nonce: str
@@ -49,6 +57,8 @@ class MachineJoined(Data, frozen=True):
     memory_bytes: int = 0
     metadata: dict[str, str] = {}
     control: bool = True
+    previous: str = ""
+    sent_ms: int = 0
 
 
 @event("machine.seen.v1", "cluster")
