@@ -22,6 +22,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     log_id: str
     log_options: dict[str, str] = {}
+    #: Ed25519 public key (hex) of `log.opened`: voids must be signed by it
+    operator_key: str = ""
     alone: bool = True
     name: str = ""
     version: str = ""

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from streams import voids
 from streams.events import log as says
 from streams.events.base import Event, UndecodableEvent, Unknown, decode
 from streams.outcomes import DONE, Outcome, Rejected
@@ -139,6 +140,8 @@ class Replica:
         self.last: Entry | None = None
         #: after a restore: the hash that the record at ``offset`` must have; checked by :meth:`confirm`
         self.resume = ""
+        #: voids that stand further on in the log than what they void (see streams.voids.foreseen)
+        self.foreseen: dict[int, str] = {}
         self._streams: Collection[str] = fold.streams | {"log"}
 
     @property
@@ -165,6 +168,8 @@ class Replica:
         offset = entry.offset
         if offset <= log.offset:
             raise Halt(Position(offset), f"offset {offset} comes after {log.offset}: the log's order is broken")
+        if offset in self.foreseen:
+            log.voided[offset] = self.foreseen[offset]
         record = self._ours(entry)
         log.chain = chained(log.chain, entry.raw)
         log.offset = offset
@@ -268,6 +273,8 @@ class Replica:
             case says.LogSealed():
                 log.sealed_at, log.sealed_next = record.offset, data.next
             case says.LogVoided():
+                if not voids.valid(data, log.log_id, log.operator_key):
+                    return Rejected("bad-signature", "not signed by the operator's key that founded this log")
                 log.voided[data.offset] = data.reason
             case says.Checkpoint():
                 return self._compare(data, context.position)

@@ -17,7 +17,7 @@ from actors.control import ControlFold
 from actors.host import Host
 from actors.setting import Setting, Signals
 from actors.shell import Shell
-from streams import snapshots
+from actors.start import restored
 from streams.log.open import open_log
 
 from .access import Access
@@ -56,7 +56,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     """Serve until ``signals.stop``. Raises OSError when an address can't be listened on."""
     folder = Path(setting.folder)
     log = await open_log(setting.log, setting.log_options)
-    replica = snapshots.restore(folder / "snapshots" / "control", ControlFold, setting.log_id)
+    replica = await restored(setting, ControlFold, log)
     host = Host(Passive(), replica, f"gateway@{setting.machine}", lambda: os.urandom(8).hex())
     shell = Shell(host, log, _no_effects)
     context = Context(setting, shell, Access(folder / "token", names(setting)))
