@@ -1,70 +1,15 @@
 """The rules that every replica follows, whatever its fold."""
 
-from collections.abc import Iterable, Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import encode, say
-from streams.events import kv as kv_says
 from streams.events import log as says
-from streams.outcomes import Accepted, Outcome, Rejected
-from streams.records import CHAIN_START, Entry, Position, Record, chained, parse
-from streams.replay import CHECKPOINT_EVENTS, Context, Diverged, Halt, LogState, Replica
-
-LOG = "ab" * 16
-
-
-class Counting:
-    """A fold that remembers keys in order; ``boom`` makes it raise."""
-
-    name = "counting"
-    streams = frozenset({"kv"})
-
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-
-    def guard(self, event: object, context: Context) -> Outcome | None:
-        return None
-
-    def evolve(self, event: object, context: Context) -> Outcome:
-        key = event.data.key  # type: ignore[attr-defined]
-        if key == "boom":
-            raise ZeroDivisionError("boom")
-        self.keys.append(key)
-        return Accepted(len(self.keys))
-
-    def encode(self) -> Iterator[bytes]:
-        yield ",".join(self.keys).encode()
-
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        self.keys = [key for key in b"".join(chunks).decode().split(",") if key]
-
-
-class Writer:
-    """Makes entries with growing offsets, as a log would hold them."""
-
-    def __init__(self) -> None:
-        self.offset = 0
-
-    def entry(self, *events: object, writer: str = "kv@m", incarnation: int = 1, log_id: str = LOG) -> Entry:
-        stream = events[0].data.STREAM  # type: ignore[attr-defined]
-        record = Record(log_id, stream, writer, incarnation, self.offset + 1, 1000 + self.offset, encode(list(events)))  # type: ignore[arg-type]
-        return self.raw(record.canonical())
-
-    def raw(self, raw: bytes) -> Entry:
-        entry = Entry(self.offset, raw)
-        self.offset += 1
-        return entry
-
-
-def put(key: str, **attributes: object) -> object:
-    return say(kv_says.Set(key=key), **attributes)
-
-
-def opened(incarnation: int = 1) -> object:
-    return say(says.ActorOpened(nonce=f"n{incarnation}"))
+from streams.events import say
+from streams.outcomes import Accepted
+from streams.records import CHAIN_START, Entry, Position, chained, parse
+from streams.replay import CHECKPOINT_EVENTS, Diverged, Halt, LogState, Replica
+from tests.folds import LOG, Counting, Writer, code, opened, put
 
 
 @pytest.fixture
@@ -78,10 +23,6 @@ def replica(log: Writer) -> Replica:
     replica.apply(log.entry(say(says.LogOpened(id=LOG)), writer="node@m"))
     replica.apply(log.entry(opened()))
     return replica
-
-
-def code(applied: list) -> list[str]:
-    return [one.outcome.code if isinstance(one.outcome, Rejected) else "ok" for one in applied]
 
 
 def test_the_first_log_opened_founds_the_log_and_later_ones_are_void(replica: Replica, log: Writer) -> None:
@@ -114,7 +55,10 @@ def test_a_foreign_record_is_chained_counted_and_without_effect(replica: Replica
         (b"CORELOG 1 a b\n[]", "damaged head"),
         (b"CORELOG 1 " + LOG.encode() + b" kv kv@m 1 1 1 -\n{", "not a JSON array"),
         (b"CORELOG 1 " + LOG.encode() + b' kv kv@m 1 1 1 -\n[{"type":"kv.new.v9","data":{}}]', "kv.new.v9"),
-        (b"CORELOG 1 " + LOG.encode() + b' kv kv@m 1 1 1 -\n[{"type":"kv.set.v1","data":{"key":"a","x":1}}]', "unknown field"),
+        (
+            b"CORELOG 1 " + LOG.encode() + b' kv kv@m 1 1 1 -\n[{"type":"kv.set.v1","data":{"key":"a","x":1}}]',
+            "unknown field",
+        ),
         (b"CORELOG 1 " + LOG.encode() + b" mail kv@m 1 1 1 -\n[]", "mail"),
         (b"CORELOG 1 " + LOG.encode() + b' kv kv@m 1 1 1 -\n[{"type":"kv.set.v1","data":{"key":"boom"}}]', "boom"),
     ],
