@@ -20,6 +20,7 @@ from actors.shell import Shell
 from actors.start import restored
 from streams.log.open import open_log
 
+from . import snapshotting
 from .access import Access
 from .context import Context, Passive
 from .problem import HANDLERS
@@ -69,6 +70,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     ]
     servers.append(_unix_server(app, folder / SOCKET))
     serving.append(asyncio.ensure_future(servers[-1].serve()))
+    keeping = asyncio.ensure_future(snapshotting.keep(setting, shell))
     stopping = asyncio.ensure_future(signals.stop.wait())
     try:
         done, _ = await asyncio.wait([driving, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -79,6 +81,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
             server.should_exit = True
             server.force_exit = True
         stopping.cancel()
+        keeping.cancel()
         await asyncio.wait(serving, timeout=3)
         driving.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):

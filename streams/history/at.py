@@ -109,6 +109,9 @@ async def state_at(
             if until_ms is not None and replica.time_of(entry) > until_ms:
                 return replica
             upto = instant.index if isinstance(instant, Position) and entry.offset == offset else None
+            if seen is None and upto is None:
+                replica.replay(entry)
+                continue
             applied = replica.apply(entry, upto)
             if seen is not None:
                 seen(applied)

@@ -1,0 +1,64 @@
+"""A transient process that writes snapshots aside: loads the newest one, applies the tail, writes, exits.
+
+Serving never pauses and the memory of a second replica isn't kept: ``python -m actors.snapshotter`` reads a JSON
+:class:`~actors.setting.Setting` on standard input and prints a JSON line per fold.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from actors.folds import FOLDS
+from actors.setting import Setting
+from actors.start import restored
+from streams import snapshots
+from streams.history.at import entries
+from streams.log.open import open_log
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What was written: the fold, the offset of the last record in it, and the state hash."""
+
+    fold: str
+    offset: int
+    state_hash: str
+
+
+async def take(setting: Setting) -> list[Taken]:
+    """Bring each fold's snapshot up to the log's end. Raises Halt before it would write past a poisonous record."""
+    log = await open_log(setting.log, setting.log_options)
+    taken = []
+    try:
+        end = await log.end()
+        for name, make in FOLDS.items():
+            replica = await restored(setting, make, log)
+            before = replica.offset
+            async for batch in entries(log, replica.offset if replica.resume else replica.offset + 1, end):
+                start = 0
+                if replica.resume:
+                    replica.confirm(batch[0])
+                    start = 1
+                for entry in batch[start:]:
+                    replica.replay(entry)
+            folder = Path(setting.folder) / "snapshots" / name
+            if replica.offset > before:
+                path = snapshots.write(folder, replica)
+                taken.append(Taken(name, replica.offset, snapshots.head_of(path).state_hash))
+            snapshots.prune(folder)
+    finally:
+        await log.close()
+    return taken
+
+
+def main() -> None:
+    os.nice(10)
+    setting = msgspec.json.decode(sys.stdin.buffer.read(), type=Setting)
+    for taken in asyncio.run(take(setting)):
+        sys.stdout.buffer.write(msgspec.json.encode(taken) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""When to take snapshots: the gateway's process starts the snapshotter once enough was said since the last one."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from actors.setting import Setting
+from actors.shell import Shell
+from actors.snapshotter import Taken
+from streams import snapshots
+from streams.events import log as says
+from streams.events.base import say
+
+#: Records since the newest snapshot that make a new one worth its while, and how often that is looked at.
+RECORDS = 20_000
+EVERY_S = 30.0
+
+
+async def keep(setting: Setting, shell: Shell) -> None:
+    """Run until cancelled; a snapshot that fails is logged and tried again later (the log has everything)."""
+    logger = structlog.get_logger(actor=shell.host.writer)
+    folder = Path(setting.folder) / "snapshots" / "control"
+    files = snapshots.files(folder)
+    last = int(files[-1].stem) if files else 0
+    while True:
+        await asyncio.sleep(EVERY_S)
+        if shell.host.replica.offset - last < RECORDS:
+            continue
+        try:
+            taken = await take(setting)
+            for one in taken:
+                await shell.submit([say(says.SnapshotTaken(one.fold, str(one.offset), one.state_hash))])
+            last = shell.host.replica.offset
+        except Exception as error:
+            logger.error("no snapshot could be written", error=str(error))
+
+
+async def take(setting: Setting) -> list[Taken]:
+    """Run the snapshotter to its end. Raises RuntimeError with what it said on stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "actors.snapshotter",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await process.communicate(msgspec.json.encode(setting))
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    if process.returncode != 0:
+        raise RuntimeError(err.decode(errors="replace").strip().splitlines()[-1] if err else "it was killed")
+    return [msgspec.json.decode(line, type=Taken) for line in out.splitlines()]
