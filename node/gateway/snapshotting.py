@@ -35,7 +35,7 @@ async def keep(setting: Setting, shell: Shell) -> None:
                 await shell.submit([say(says.SnapshotTaken(one.fold, str(one.offset), one.state_hash))])
             last = shell.host.replica.offset
         except Exception as error:
-            logger.error("no snapshot could be written", error=str(error))
+            logger.exception("no snapshot could be written", error=str(error))
 
 
 async def take(setting: Setting) -> list[Taken]:
