@@ -204,11 +204,12 @@ def journal(
     *,
     follow: Annotated[bool, Parameter(["-f", "--follow"])] = False,
     lines: Annotated[int, Parameter(["-n", "--lines"])] = 200,
+    times: Annotated[bool, Parameter(["-t", "--times"])] = False,
     common: Common = COMMON,
 ) -> None:
     """Print the output of a unit on this node; -f goes on."""
     client = Client(common)
-    query = {"lines": lines, "follow": "1" if follow else None}
+    query = {"lines": lines, "follow": "1" if follow else None, "times": "1" if times else None}
     response = client.open("GET", f"/v1/units/{segment(_name(unit))}/journal", query, timeout_s=None)
     while piece := response.read1(65536):
         sys.stdout.write(piece.decode("utf-8", "replace"))

@@ -34,17 +34,16 @@ def publish(
     health_timeout
         Seconds it may take to succeed.
     """
-    from actors.updater import objects
+    from actors.updater.publish import publish_folder
+    from actors.updater.store import UpdaterError
 
     if not folder.is_dir():
         raise Failure(f"{folder} is not a folder", NOT_FOUND)
     client = Client(common)
     data = _data_folder(client)
     try:
-        payload = objects.publish_folder(
-            data, folder, version, health=health, health_timeout_ms=int(health_timeout * 1000)
-        )
-    except (OSError, ValueError) as error:
+        payload = publish_folder(data, folder, version, health=health, health_timeout_ms=int(health_timeout * 1000))
+    except (OSError, UpdaterError) as error:
         raise Failure(f"{folder} can't be published: {error}", CONFLICT) from error
     import msgspec
 

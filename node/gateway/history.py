@@ -40,7 +40,7 @@ async def lines(request: Request) -> Response:
     if query.get("from") is None:
         out = await _newest(here.shell.log, first, end, limit, wanted)
     else:
-        out = []
+        out: list[dict[str, Any]] = []
         async for batch in entries(here.shell.log, start, end):
             out += [line for entry in batch for line in entry_lines(entry) if _matches(line, wanted)]
             if len(out) >= limit:
@@ -51,10 +51,11 @@ async def lines(request: Request) -> Response:
 
 async def _newest(log: Any, first: int, end: int, limit: int, wanted: list[str | None]) -> list[dict[str, Any]]:
     """The last ``limit`` matching events: reads windows backwards, each twice as wide."""
-    width, stop, out = 256, end, []
+    width, stop = 256, end
+    out: list[dict[str, Any]] = []
     while stop > first and len(out) < limit:
         start = max(first, stop - width)
-        found = []
+        found: list[dict[str, Any]] = []
         async for batch in entries(log, start, stop):
             found += [line for entry in batch for line in entry_lines(entry) if _matches(line, wanted)]
         out, stop, width = found + out, start, width * 2

@@ -4,6 +4,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.control import Control
 from node import views
 from streams.events import cluster as says
 
@@ -29,7 +30,7 @@ async def get_machine(request: Request) -> Response:
     return read(views.machine_row(control, machine), replica)
 
 
-def _resolve(control: views.Control, text: str) -> str:
+def _resolve(control: Control, text: str) -> str:
     try:
         return views.resolve_machine(control, text)
     except KeyError as error:

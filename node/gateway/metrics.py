@@ -50,7 +50,7 @@ class _Collector:
 async def metrics(request: Request) -> Response:
     """Metrics of the control fold on this node."""
     registry = CollectorRegistry()
-    registry.register(_Collector(context(request)))  # type: ignore[arg-type]
+    registry.register(_Collector(context(request)))
     return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

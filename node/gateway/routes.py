@@ -49,7 +49,12 @@ CALLS = [
     Call("POST", "/v1/units/{name}/desire", units.desire, _DO, units.DesireBody),
     Call("POST", "/v1/units/{name}/restart", units.restart, _DO),
     Call("POST", "/v1/units/{name}/verify", units.verify, {}, units.SubmitBody),
-    Call("GET", "/v1/units/{name}/journal", units.get_journal, {"lines": "how many (200)", "follow": "1: go on"}),
+    Call(
+        "GET",
+        "/v1/units/{name}/journal",
+        units.get_journal,
+        {"lines": "how many (200)", "follow": "1: go on", "times": "1: with times"},
+    ),
     Call("GET", "/v1/updates", updates.list_versions, _AT),
     Call("GET", "/v1/updates/status", updates.status, _AT),
     Call("PUT", "/v1/updates/{version}", updates.publish, _DO, Publish),

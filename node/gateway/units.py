@@ -1,18 +1,21 @@
 """Units: submit, desired state, restart, destroy, list, journal."""
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from actors.control import Control
 from actors.engine import journal
 from actors.scheduler import unitfile
+from actors.scheduler.state import Unit
 from node import views
 from streams.events import unit as says
 
-from .context import body, context, plain, read
+from .context import Context, body, context, plain, read
 from .problem import Problem
 
 
@@ -40,7 +43,7 @@ async def get_unit(request: Request) -> Response:
     return read(views.unit_row(control, _unit(control, request.path_params["name"])), replica)
 
 
-def _unit(control: views.Control, name: str) -> views.Unit:
+def _unit(control: Control, name: str) -> Unit:
     found = control.units.units.get(name)
     if found is None:
         raise Problem(404, "unknown-unit", f"no unit {name!r}")
@@ -80,29 +83,49 @@ async def get_journal(request: Request) -> Response:
     """The unit's output on this node, as text; ``lines`` (200), ``follow``. 421 names the machine that runs it."""
     here = context(request)
     name = request.path_params["name"]
-    control = here.shell.host.replica.fold.state  # type: ignore[attr-defined]
-    unit = control.units.units.get(name)
     try:
         lines = int(request.query_params.get("lines", "200"))
     except ValueError:
         raise Problem(400, "bad-lines", "lines is a number") from None
-    if not journal.exists(here.folder, name):
-        if unit is None:
-            raise Problem(404, "unknown-unit", f"no unit {name!r}")
-        elsewhere = [views.machine_name(control, m) for m in unit.placements if m != here.setting.machine]
-        gateways = [control.cluster.machines[m].gateway for m in unit.placements if m in control.cluster.machines]
-        if elsewhere:
-            raise Problem(421, "journal-elsewhere", f"it runs on {', '.join(elsewhere)}; ask there", gateways=gateways)
-        raise Problem(404, "no-journal", f"{name} has no journal on this machine yet")
+    times = bool(request.query_params.get("times"))
+    try:
+        newest = await asyncio.to_thread(journal.read, here.folder, name, lines)
+    except (journal.NoJournal, ValueError):
+        raise _no_journal(here, name) from None
     if not request.query_params.get("follow"):
-        text = await asyncio.to_thread(lambda: list(journal.read(here.folder, name, lines)))
-        return Response("".join(line + "\n" for line in text), media_type="text/plain; charset=utf-8")
+        return Response(b"".join(_line(line, times) for line in newest), media_type=_TEXT)
 
     async def stream() -> AsyncIterator[bytes]:
         async for line in journal.follow(here.folder, name, lines):
-            yield line.encode() + b"\n"
+            yield _line(line, times)
 
-    return StreamingResponse(stream(), media_type="text/plain; charset=utf-8")
+    return StreamingResponse(stream(), media_type=_TEXT)
+
+
+_TEXT = "text/plain; charset=utf-8"
+
+
+def _line(line: journal.Line, times: bool) -> bytes:
+    when = ""
+    if times:
+        moment = datetime.datetime.fromtimestamp(line.time_us / 1e6).astimezone()
+        when = moment.isoformat(sep=" ", timespec="milliseconds") + " "
+    return f"{when}{line.text}\n".encode()
+
+
+def _no_journal(here: Context, name: str) -> Problem:
+    """404, or 421 naming the machine that runs the unit."""
+    control = here.shell.host.replica.fold.state  # type: ignore[attr-defined]
+    unit = control.units.units.get(name)
+    if unit is None:
+        return Problem(404, "unknown-unit", f"no unit {name!r}")
+    elsewhere = [machine for machine in unit.placements if machine != here.setting.machine]
+    if not elsewhere:
+        return Problem(404, "no-journal", f"{name} has no journal on this machine yet")
+    machines = control.cluster.machines
+    gateways = [machines[machine].gateway for machine in elsewhere if machine in machines]
+    where = ", ".join(views.machine_name(control, machine) for machine in elsewhere)
+    return Problem(421, "journal-elsewhere", f"{name} runs on {where}; ask there: --endpoint {' or '.join(gateways)}")
 
 
 async def verify(request: Request) -> Response:

@@ -92,4 +92,5 @@ async def get_tree(request: Request) -> Response:
 def _file(path: object) -> Response:
     if path is None:
         raise Problem(404, "no-object", "this node's store doesn't have it")
-    return FileResponse(str(path), media_type="application/octet-stream")
+    headers = {"cache-control": objects.CACHE_CONTROL}
+    return FileResponse(str(path), media_type="application/octet-stream", headers=headers)
