@@ -1,0 +1,212 @@
+"""One run: a cluster, its clients, ten faults in sixty seconds, then quiet in which all must come right again."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from actors.coordination import election
+from actors.coordination.decide import JITTER_MAX_S
+from streams.events import cluster as cluster_says
+from streams.events import log as log_says
+from streams.events import unit as unit_says
+from streams.events.base import encode, say
+from streams.records import Record
+from tests.simulator import cache, faults
+from tests.simulator.checks import CommandsCheck, MasterCheck, Observer, UnitsCheck
+from tests.simulator.core import Time, Violation
+from tests.simulator.log import SimLog
+from tests.simulator.node import Node, Process
+from tests.simulator.units import ModelParts
+
+FAULTY_S = 60.0
+FAULTS = 10
+UNITS = 4
+DRIFT = 0.02
+#: What a step, a delivery and a respawn may add to the bound on the next master.
+SLACK_S = 0.05
+LOG_ID = "5" * 32
+
+
+class Report(NamedTuple):
+    seed: int
+    nodes: int
+    records: int
+    steps: int
+    terms: int
+    stale: int
+    superseded: int
+    commands: int
+    master_after_s: float
+    state_hash: str
+
+
+class Simulation:
+    """``parts`` supplies the actors (the product's, or planted bugs); ``kinds`` the faults to draw from."""
+
+    def __init__(
+        self,
+        seed: int,
+        parts: Any = None,
+        kinds: Sequence[faults.Fault] = faults.ALL,
+        fault_count: int = FAULTS,
+        nodes: int = 0,
+        drift: float = DRIFT,
+    ) -> None:
+        cache.clear()
+        self.seed = seed
+        self.time = Time(seed)
+        rng = self.time.random
+        self.drift = drift
+        self.lease_ms, self.machine_ttl_ms, self.fence_ms = 1000, 3000, 5000
+        self.log_id = LOG_ID
+        self.parts = parts or ModelParts()
+        self.log = SimLog(self.time)
+        self.superseded = 0
+        self.observer = Observer(self)
+        self.log.observers.append(self.observer)
+        self.masters = MasterCheck(self)
+        self.units_check = UnitsCheck(self)
+        self.commands = CommandsCheck(self)
+        self.kinds, self.fault_count = kinds, fault_count
+        self.faults_end = FAULTY_S
+        self.sequence = 0
+        self.clients_until = FAULTY_S
+        founding = Record(LOG_ID, "log", "node@founder", 1, 1, 0, encode([say(log_says.LogOpened(id=LOG_ID))]))
+        self.log.put(founding.canonical())
+        self.nodes = [Node(self, index, self.parts) for index in range(nodes or rng.randint(3, 7))]
+
+    def stepped(self, process: Process) -> None:
+        if process.name == "coordination":
+            self.masters.stepped(process)
+        self.observer.compare(process.host.replica, process.host.writer)
+
+    # -- clients ------------------------------------------------------------------------------------------------
+
+    def _client(self) -> None:
+        """A command now and then: through any live process, once, never again if its outcome is unknown."""
+        if self.time.now > self.clients_until:
+            return
+        rng = self.time.random
+        self.time.after(rng.uniform(0.3, 1.2), self._client)
+        node = rng.choice(self.nodes)
+        process = node.processes.get("coordination")
+        if process is None or process.dead_at is not None or node.stopped:
+            return
+        self.sequence += 1
+        subject = rng.choice(self.nodes).machine
+        label = f"k{self.sequence}"
+        if rng.random() < 0.1:
+            data: Any = cluster_says.MachineDrain(drain=rng.random() < 0.4)
+            label = ""
+        else:
+            data = cluster_says.MachineLabelled(metadata={label: "v"})
+        self._submit(process, say(data, subject=subject, **self._session()), label)
+
+    def _session(self) -> dict[str, Any]:
+        return {"client": f"c{self.sequence}", "sequence": 1, "principal": "uid:0"}
+
+    def _submit(self, process: Process, event: Any, label: str) -> None:
+        key = (event.client, event.sequence)
+        process.host.submit([event], lambda answer: self.commands.answered(key, label, answer), process.now())
+        process._step(process.host.tick)
+
+    def _submit_units(self, left: int) -> None:
+        if not left:
+            return
+        self.time.after(0.5, self._submit_units, left - 1)
+        process = self.nodes[0].processes["coordination"]
+        self.sequence += 1
+        name = f"u{left}.service"
+        self._submit(process, say(unit_says.Submit(content="x"), subject=name, **self._session()), "")
+
+    # -- the run --------------------------------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        for node in self.nodes:
+            self.time.after(self.time.random.uniform(0, 0.3), node.start)
+        self.time.after(1.0, self._client)
+        self.time.after(1.5, self._submit_units, UNITS)
+        rng = self.time.random
+        for when in sorted(rng.uniform(4, FAULTY_S - 5) for _ in range(self.fault_count)):
+            self.time.at(when, self._fault, rng.choice(self.kinds))
+        self.time.run(FAULTY_S)
+        after_s = self._quiet()
+        return Report(
+            self.seed,
+            len(self.nodes),
+            len(self.log.entries),
+            self.time.steps,
+            self.observer.term,
+            self.observer.stale,
+            self.superseded,
+            len(self.commands.acknowledged),
+            after_s,
+            self.observer.replica.state_hash(),
+        )
+
+    def _fault(self, fault: faults.Fault) -> None:
+        self.faults_end = max(self.faults_end, self.time.now + fault(self))
+
+    def _quiet(self) -> float:
+        """The liveness phase. Returns how long after the faults' end there was a master."""
+        time = self.time
+        time.run(max(self.faults_end, self.log.settled_at))
+        limit = time.now + 5.0
+        while not all(self._settled(node) for node in self.nodes):
+            time.run(time.now + 0.02)
+            if time.now > limit:
+                raise Violation("every node joins again when faults are over: not after 5 s")
+            if self.log.settled_at > time.now:
+                limit += 0.02
+        quiet_at = time.now
+        slowest = 1 - self.drift
+        bound = (self.lease_ms / 1000 * (1 + election.EPSILON) + JITTER_MAX_S) / slowest + 2 * 0.02 + SLACK_S
+        while not self._master():
+            time.run(time.now + 0.01)
+            if time.now > quiet_at + bound:
+                raise Violation(f"someone is master within {bound:.3f} s after the faults stop")
+        after_s = time.now - quiet_at
+        for node in self.nodes:
+            process = node.processes["coordination"]
+            self.sequence += 1
+            undrain = say(cluster_says.MachineDrain(drain=False), subject=node.machine, **self._session())
+            self._submit(process, undrain, "")
+        time.run(time.now + 2 * self.fence_ms / 1000 + self.machine_ttl_ms / 1000)
+        self._finish()
+        return after_s
+
+    def _settled(self, node: Node) -> bool:
+        if set(node.processes) != set(self.parts.names):
+            return False
+        cluster = self.observer.replica.fold.state.cluster
+        machine = cluster.machines.get(node.machine)
+        joined = machine is not None and machine.alive and machine.nonce == node.nonces[-1]
+        return joined and not node.stopped and all(p.dead_at is None and p.host.live for p in node.processes.values())
+
+    def _master(self) -> bool:
+        return any(
+            (p := node.processes["coordination"]).actor.acting(p.host.replica, p.now()) for node in self.nodes
+        )
+
+    def _finish(self) -> None:
+        if not self._master():
+            raise Violation("a master that is undisturbed stays")
+        self.commands.finish()
+        running = {unit: where for unit, where in self.units_check.where.items() if where}
+        expected = set(self.observer.replica.fold.state.units.units)
+        if set(running) != expected:
+            raise Violation(f"each unit runs again when faults are over: {sorted(expected - set(running))} don't")
+        self.time.run(self.time.now + 0.2)
+        for node in self.nodes:
+            for process in node.processes.values():
+                ours = process.host.replica
+                if ours.offset == self.observer.replica.offset and ours.state_hash() != self.observer.replica.state_hash():
+                    raise Violation(f"replicas' hashes agree: {process.host.writer} at the end")
+
+
+def run(seed: int, **options: Any) -> Report:
+    """Run one seed. Raises Violation, whose message begins with the seed."""
+    with cache.shared():
+        try:
+            return Simulation(seed, **options).run()
+        except Violation as error:
+            raise Violation(f"seed {seed}: {error}") from error
