@@ -40,7 +40,7 @@ async def lines(request: Request) -> Response:
     if query.get("from") is None:
         out = await _newest(here.shell.log, first, end, limit, wanted)
     else:
-        out: list[dict[str, Any]] = []
+        out = []
         async for batch in entries(here.shell.log, start, end):
             out += [line for entry in batch for line in entry_lines(entry) if _matches(line, wanted)]
             if len(out) >= limit:
