@@ -1,1 +1,1 @@
-"""The updater: versions of a tree by content hash, switched by one link, healthy or back by itself."""
+"""The updater: a store of files by content hash, versions as trees of hardlinks, one atomic link to switch."""
