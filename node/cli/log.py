@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from .client import COMMON, Client, Common, Failure, sse
 from .output import clock_time, dim
+from .output import show as show_rows
 
 app = App(name="log", help="The log: list, follow, show; verify, copy, move, void, trim.")
 
@@ -93,3 +94,10 @@ def show(position: str, *, common: Common = COMMON) -> None:
         print(json.dumps(event, indent=2))
     if not record["events"]:
         raise Failure(f"{position} holds no event", 3)
+
+
+@app.command
+def snapshot(*, common: Common = COMMON) -> None:
+    """Write snapshots of the node's state now."""
+    rows = json.loads(Client(common).open("POST", "/v1/log/snapshot", timeout_s=None).read())
+    show_rows(rows, ("fold", "offset", "state_hash"), common)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from streams.events.update import Publish
 
-from . import history, kv, machines, metrics, units, updates
+from . import history, kv, machines, metrics, snapshotting, units, updates
 from .context import context, plain
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -72,6 +72,7 @@ CALLS = [
     ),
     Call("GET", "/v1/log/stream", history.stream, {"from": "position to resume after", "stream": "", "type": ""}),
     Call("GET", "/v1/log/audit", history.audit),
+    Call("POST", "/v1/log/snapshot", snapshotting.on_request),
     Call("GET", "/v1/log/{position}", history.one),
     Call("GET", "/v1/why/{kind}/{name:path}", history.get_why, {"at": "as of a position or a time"}),
     Call("GET", "/v1/diff", history.get_diff, {"from": "position or time", "to": "position or time (now)"}),

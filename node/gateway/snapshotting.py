@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from starlette.requests import Request
+from starlette.responses import Response
 
 from actors.setting import Setting
 from actors.shell import Shell
@@ -13,6 +15,8 @@ from actors.snapshotter import Taken
 from streams import snapshots
 from streams.events import log as says
 from streams.events.base import say
+
+from .context import context, plain
 
 #: Records since the newest snapshot that make a new one worth its while, and how often that is looked at.
 RECORDS = 20_000
@@ -36,6 +40,15 @@ async def keep(setting: Setting, shell: Shell) -> None:
             last = shell.host.replica.offset
         except Exception as error:
             logger.exception("no snapshot could be written", error=str(error))
+
+
+async def on_request(request: Request) -> Response:
+    """Write snapshots now; answers what was written and says it on the log."""
+    here = context(request)
+    taken = await take(here.setting)
+    for one in taken:
+        await here.shell.submit([say(says.SnapshotTaken(one.fold, str(one.offset), one.state_hash))])
+    return plain([msgspec.to_builtins(one) for one in taken])
 
 
 async def take(setting: Setting) -> list[Taken]:
