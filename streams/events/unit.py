@@ -23,7 +23,7 @@ class Desire(Data, frozen=True):
 
 @event("unit.restarted.v1", "unit", command=True)
 class Restart(Data, frozen=True):
-    """Asks the unit's machine to stop and start it in place (new generation of the run, same placement)."""
+    """Asks the unit's machine to stop and start it in place: placements stay and run a new generation."""
 
 
 @event("unit.destroyed.v1", "unit", command=True)
@@ -49,7 +49,10 @@ class Placed(Data, frozen=True):
 
 @event("unit.unplaced.v1", "unit")
 class Unplaced(Data, frozen=True):
-    """The master's scheduler (term): ``machine`` shall no longer run it."""
+    """The master's scheduler (term): ``machine`` shall no longer run it.
+
+    Of a destroyed unit: the machines that still have it are lost, so it is forgotten now.
+    """
 
     machine: str
     generation: int
@@ -68,7 +71,11 @@ class Waiting(Data, frozen=True):
 
 @event("fence.expired.v1", "unit")
 class FenceExpired(Data, frozen=True):
-    """The master (term): the machine that held ``fence`` can no longer run the unit in subject."""
+    """The master (term): the machine that held ``fence`` can no longer run the unit in subject.
+
+    ``machine_generation``: of the machine when the wait began; void if it was back in the meantime.
+    """
 
     fence: int
     machine: str
+    machine_generation: int
