@@ -1,0 +1,105 @@
+"""The Kafka driver of the log port."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from streams.log.kafka import topic as topics
+from streams.log.kafka.options import Address, Options, for_consumer, parse_address, parse_options
+from streams.log.kafka.reader import ASK_TIMEOUT_S, Reader, watermarks
+from streams.log.kafka.writer import Writer
+from streams.log.port import LogUnavailable
+from streams.records import Entry, Record
+
+#: A loop that is busy must not starve the clients' threads of the interpreter (the default of 5 ms does).
+SWITCH_INTERVAL_S = 0.0005
+
+
+class KafkaLog:
+    """One topic with one partition. A record is acknowledged when min.insync.replicas brokers have it.
+
+    Kafka doesn't fsync each write: what it promises is that enough brokers have it. With ``flush.messages=1`` on the
+    topic it does both. Offsets have holes where brokers put marks of their own.
+    """
+
+    def __init__(self, address: Address, options: Options, found: topics.Topic) -> None:
+        """Use ``open``."""
+        self._address = address
+        self._consuming = for_consumer(address, options)
+        self._writer = Writer(address, options, found)
+        self._asker = Consumer(self._consuming)
+
+    @classmethod
+    async def open(cls, address: str, options: Mapping[str, str]) -> "KafkaLog":
+        """Makes the topic unless it is there, and checks it.
+
+        ``options``: ``delivery.timeout.ms`` (10000), and librdkafka's ``security.protocol``, ``sasl.*``, ``ssl.*``,
+        ``socket.*``, ``client.id``. Raises LogUnavailable, ForeignLog.
+        """
+        parsed = parse_address(address)
+        read = parse_options(options)
+        found = await asyncio.to_thread(topics.ensure, parsed, read)
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+        log = cls(parsed, read, found)
+        await log._writer.warm()
+        return log
+
+    @property
+    def address(self) -> str:
+        return str(self._address)
+
+    @property
+    def end_is_linearizable(self) -> bool:
+        return False
+
+    async def append(self, records: Sequence[Record]) -> list[int]:
+        return await self._writer.append(records)
+
+    async def tail(self, start: int, streams: Collection[str] | None = None) -> AsyncGenerator[list[Entry], None]:
+        batches = Reader(self._consuming, self._address, start, streams).batches()
+        try:
+            async for batch in batches:
+                yield batch
+        finally:
+            await batches.aclose()
+
+    async def first(self) -> int:
+        return (await self._bounds())[0]
+
+    async def end(self) -> int:
+        """The high watermark as the leader tells it; an old leader that is cut off tells an old one."""
+        return (await self._bounds())[1]
+
+    async def _bounds(self) -> tuple[int, int]:
+        found = await asyncio.to_thread(watermarks, self._asker, self._address)
+        if found is None:
+            raise LogUnavailable(f"no broker of {self._address} says where the log ends; try again later")
+        return found
+
+    async def trim(self, before: int) -> None:
+        """DeleteRecords: exact, and brokers drop whole segments later."""
+        first, end = await self._bounds()
+        if before <= first:
+            return
+        await asyncio.to_thread(self._delete, min(before, end))
+
+    def _delete(self, before: int) -> None:
+        admin = AdminClient({key: value for key, value in self._consuming.items() if key in _ADMIN or "." not in key
+                             or key.startswith(("sasl.", "ssl.", "security.", "enable.s", "socket."))})  # fmt: skip
+        where = TopicPartition(self._address.topic, 0, before)
+        try:
+            for future in admin.delete_records([where], request_timeout=ASK_TIMEOUT_S * 3).values():
+                future.result()
+        except KafkaException as error:
+            raise LogUnavailable(f"{self._address} could not be trimmed: {error.args[0].str()}") from error
+
+    async def close(self) -> None:
+        """Ends the writer (appends under way: OutcomeUnknown). Tails end when their generators are closed."""
+        await self._writer.close()
+        await asyncio.to_thread(self._asker.close)
+
+
+_ADMIN = frozenset({"bootstrap.servers", "client.id", "log_level"})
