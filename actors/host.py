@@ -388,3 +388,5 @@ class Superseded(Exception):
     """This process's actor was opened by another process: two nodes on one data folder, or a slow stop."""
 
     exit_code = 4
+    #: for the supervisor: another start would not help
+    stops_node = True

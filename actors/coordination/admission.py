@@ -35,6 +35,8 @@ class DuplicateMachine(Exception):
     """Another live node has this machine id: this one must end, having changed nothing."""
 
     exit_code = 4
+    #: for the supervisor: another start would not help
+    stops_node = True
 
 
 class Nonces:

@@ -41,6 +41,8 @@ class ForeignLog(LogError):
 
     exit_code = 4
     http_status = 409
+    #: for the supervisor: another start would not help
+    stops_node = True
 
 
 class RecordTooLarge(LogError):

@@ -1,0 +1,76 @@
+"""Little actors that supervision can run in tests: real serve() functions, found by their dotted names."""
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+
+from actors.setting import Setting, Signals
+
+
+def _leave_a_mark(setting: Setting, name: str) -> None:
+    with Path(setting.folder, name).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+async def good(setting: Setting, signals: Signals) -> None:
+    """Runs until it is stopped."""
+    _leave_a_mark(setting, "good")
+    signals.report({"live": True})
+    await signals.stop.wait()
+    _leave_a_mark(setting, "good-stopped")
+
+
+async def coordination(setting: Setting, signals: Signals) -> None:
+    """Hands over when it is asked to."""
+    signals.report({"live": True})
+    await signals.drain.wait()
+    _leave_a_mark(setting, "drained")
+    signals.report({"live": True, "left": True})
+    await signals.stop.wait()
+    _leave_a_mark(setting, "coordination-stopped")
+
+
+async def slow(setting: Setting, signals: Signals) -> None:
+    """Never ends by itself."""
+    signals.report({"live": True})
+    while True:
+        await asyncio.sleep(3600)
+
+
+async def broken(setting: Setting, signals: Signals) -> None:
+    _leave_a_mark(setting, "broken")
+    raise RuntimeError("this one can't run")
+
+
+async def once_broken(setting: Setting, signals: Signals) -> None:
+    """Fails the first time, runs the second."""
+    _leave_a_mark(setting, "once-broken")
+    if len(Path(setting.folder, "once-broken").read_text().split()) == 1:
+        raise RuntimeError("this one runs next time")
+    signals.report({"live": True})
+    await signals.stop.wait()
+
+
+class Refused(Exception):
+    exit_code = 4
+    stops_node = True
+
+
+async def refusing(setting: Setting, signals: Signals) -> None:
+    raise Refused("another node has this machine id")
+
+
+async def stuck(setting: Setting, signals: Signals) -> None:
+    """Blocks its loop."""
+    _leave_a_mark(setting, "stuck")
+    signals.report({"live": True})
+    time.sleep(3600)  # noqa: ASYNC251 - that is the fault
+
+
+async def threads(setting: Setting, signals: Signals) -> None:
+    """Says how many threads were running in this process when it began (this loop's and the main one)."""
+    Path(setting.folder, "threads").write_text(str(threading.active_count()))
+    signals.report({"live": True})
+    await signals.stop.wait()
