@@ -1,1 +1,219 @@
-"""The kv fold."""
+"""The ``kv`` fold: etcd's v2 keys, and of the cluster what the kv replica needs (the election, who serves)."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.coordination import election as elections
+from actors.kv.v2 import delete, put
+from actors.kv.v2.errors import MESSAGES, V2Error
+from actors.kv.v2.get import get_json
+from actors.kv.v2.nodes import Change, Dir, File, clean, plain_change, shown, text_of
+from actors.kv.v2.store import Store
+from streams.events import cluster as cluster_says
+from streams.events import kv as says
+from streams.events.base import Blob, Event
+from streams.outcomes import DONE, Accepted, Outcome, Rejected
+from streams.records import Record
+from streams.replay import Context, LogState
+
+VOID_EXPIRY = Rejected("v2.changed", "the key changed, or its TTL was set anew, before this expiry")
+
+
+class Member(msgspec.Struct):
+    """A machine as etcd's clients see it. ``clients``: the URLs where it serves them."""
+
+    name: str = ""
+    alive: bool = True
+    control: bool = True
+    clients: list[str] = []
+
+
+class Cluster(msgspec.Struct):
+    """The head of the fold's snapshot: all of its state but the stores."""
+
+    election: elections.Election = msgspec.field(default_factory=elections.Election)
+    members: dict[str, Member] = {}
+
+
+class KvFold:
+    """``cluster`` and ``store`` (v2). ``counts``: outcomes by verb since this process began; informative only."""
+
+    name = "kv"
+    streams = frozenset({"kv", "cluster"})
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        self.store = Store()
+        self.counts: dict[str, int] = {}
+
+    def guard(self, event: Event, context: Context) -> Outcome | None:
+        return elections.guard(self.cluster.election, event, context)
+
+    def evolve(self, event: Event, context: Context) -> Outcome:
+        data, time_ms = event.data, context.record.time_ms
+        match data:
+            case says.Put() | says.Set() | says.Append() | says.Delete():
+                return self._command(event, time_ms)
+            case says.Expired():
+                expired = delete.expire(self.store, data, time_ms)
+                return VOID_EXPIRY if expired is None else self._accepted(event, expired)
+            case says.TtlsCounted():
+                delete.count_ttls(self.store, data)
+            case says.Served():
+                self._member(context.record.machine).clients = list(data.clients)
+            case _:
+                return self._cluster_event(event, context)
+        return DONE
+
+    def evolve_many(
+        self,
+        events: Sequence[Event],
+        record: Record,
+        log: LogState,
+        one: Callable[[Event, int], Outcome],
+        results: bool,
+    ) -> list[Outcome]:
+        """All events of a record, with the same outcomes and state as one by one; plain puts take a short way.
+
+        one: applies a single event (given with its index in the record) with guard and sessions, and counts it.
+        results: whether anybody looks at what was accepted; if not, ``DONE`` stands for it.
+        """
+        store, time_ms = self.store, record.time_ms
+        files, dirs, took, short_put, file = store.files, store.dirs, store.history.append, says.Put, File
+        out: list[Outcome] = []
+        add = out.append
+        index, counted = store.index, 0  # counted: events of the short way that log.events doesn't hold yet
+        for at, event in enumerate(events):
+            data = event.data
+            if data.__class__ is short_put and not event.client and not event.term:
+                key = data.key
+                before = files.get(key)
+                if (before is not None and not before.expires_ms) or (before is None and _made(key, dirs)):
+                    index += 1
+                    files[key] = node = file(data.value, index, index, 0)
+                    change = (index, "set", key, node, before, time_ms, False)
+                    took(change)
+                    add(Accepted(change) if results else DONE)
+                    counted += 1
+                    continue
+            store.index = index
+            log.events += counted
+            self._counted(counted)
+            counted = 0
+            add(one(event, at))
+            index = store.index
+        store.index = index
+        log.events += counted
+        self._counted(counted)
+        return out
+
+    def _counted(self, puts: int) -> None:
+        self.counts["set"] = self.counts.get("set", 0) + puts
+
+    def _command(self, event: Event, time_ms: int) -> Outcome:
+        data = event.data
+        try:
+            match data:
+                case says.Put():
+                    change = put.put_text(self.store, data, time_ms)
+                case says.Set():
+                    change = put.put(self.store, data, time_ms)
+                case says.Append():
+                    change = put.append(self.store, data, time_ms)
+                case _:
+                    change = delete.delete(self.store, data, time_ms)
+        except V2Error as error:
+            self._count(f"{_verb(data)}Fail")
+            detail = {"cause": shown(error.cause), "index": error.index}
+            return Rejected(f"v2.{error.code}", MESSAGES[error.code], detail)
+        return self._accepted(event, change)
+
+    def _accepted(self, event: Event, change: Change) -> Outcome:
+        self._count(change[1])
+        # what a session keeps goes into snapshots: plain data there
+        return Accepted(plain_change(change) if event.client else change)
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def _member(self, machine: str) -> Member:
+        return self.cluster.members.setdefault(machine, Member())
+
+    def _cluster_event(self, event: Event, context: Context) -> Outcome:
+        """Elections as coordination evolves them; of the machines their names and whether they live."""
+        outcome = elections.evolve(self.cluster.election, event, context)
+        if outcome is not None:
+            return outcome
+        data = event.data
+        match data:
+            case cluster_says.MachineJoined():
+                member = self._member(event.subject)
+                member.name, member.control, member.alive = data.name, data.control, True
+            case cluster_says.MachineSeen():
+                if (known := self.cluster.members.get(event.subject)) is not None:
+                    known.alive = True
+            case cluster_says.MachineLeft() | cluster_says.MachineLost():
+                if (known := self.cluster.members.get(event.subject)) is not None:
+                    known.alive = False
+            case cluster_says.MachineRemoved():
+                self.cluster.members.pop(event.subject, None)
+            case _:
+                pass
+        return DONE
+
+    def look(self, key: Blob, recursive: bool = False) -> dict[str, Any] | None:
+        """What GET of ``key`` shows, as plain data (sorted listings); None where nothing is."""
+        try:
+            body = get_json(self.store, clean(text_of(key)), recursive, True, 0)
+        except V2Error:
+            return None
+        found: dict[str, Any] = msgspec.json.decode(body)
+        return found
+
+    def encode(self) -> Iterator[bytes]:
+        yield msgspec.json.encode(self.cluster, order="deterministic") + b"\n"
+        yield from self.store.encode()
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        lines = _lines(chunks)
+        self.cluster = msgspec.json.decode(next(lines), type=Cluster)
+        self.store.restore(lines)
+
+
+def _made(key: str, dirs: dict[str, Dir]) -> bool:
+    """Enter ``key`` (no file's) in its directory, if it is clean, no directory's, and its directory is there."""
+    head, slash, name = key.rpartition("/")
+    parent = dirs.get(head)
+    if parent is None or not slash or key in dirs or name in ("", ".", ".."):
+        return False
+    parent.children[key] = None
+    return True
+
+
+def _verb(data: object) -> str:
+    """etcd's name of what failed, as its statistics count it."""
+    match data:
+        case says.Put():
+            return "set"
+        case says.Set() if data.prev_exist is False:
+            return "create"
+        case says.Set() if data.prev_index or data.prev_value:
+            return "compareAndSwap"
+        case says.Set():
+            return "update" if data.prev_exist else "set"
+        case says.Delete():
+            return "compareAndDelete" if data.prev_index or data.prev_value else "delete"
+        case _:
+            return "create"
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines from chunks that may be cut anywhere."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        raise ValueError("the snapshot ends in the middle of a line")

@@ -1,0 +1,181 @@
+"""From an HTTP request on ``/v2/keys`` to what is asked, by etcd 3.4's rules (``v2http/client.go``, Go's forms).
+
+Parsing is kept apart from applying and answering, so that processes can be put in front of the fold.
+"""
+
+from urllib.parse import quote as url_quote
+
+import msgspec
+
+from actors.kv.v2 import errors
+from actors.kv.v2.errors import V2Error
+from actors.kv.v2.nodes import blob_of, clean
+from streams.events import kv as says
+from streams.events.base import Data
+
+PREFIX = "/v2/keys"
+FORM = b"application/x-www-form-urlencoded"
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+_UINT64_MAX = 2**64 - 1
+
+
+class Redirect(Exception):
+    """The path isn't clean: 301 to ``location``, as Go's mux does."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.location = location
+
+
+class Read(msgspec.Struct, frozen=True):
+    """GET or HEAD without wait. ``key`` is clean. ``quorum`` None: not said."""
+
+    key: str
+    recursive: bool = False
+    ordered: bool = False
+    quorum: bool | None = None
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """GET with wait. ``since`` 0: after now."""
+
+    key: str
+    recursive: bool = False
+    stream: bool = False
+    since: int = 0
+    quorum: bool | None = None
+
+
+class Command(msgspec.Struct, frozen=True):
+    """PUT, POST or DELETE."""
+
+    data: Data
+    no_value: bool = False
+
+
+Asked = Read | Watch | Command
+_NOTHING: dict[str, str] = {}
+
+
+def unescape(raw: bytes, plus: bool = True) -> str:
+    """Percent-decoding; ``plus`` also turns ``+`` into a space. Raises V2Error 210 with Go's words."""
+    if plus and b"+" in raw:
+        raw = raw.replace(b"+", b" ")
+    if b"%" in raw:
+        first, *parts = raw.split(b"%")
+        out = [first]
+        for part in parts:
+            if len(part) < 2 or part[0] not in _HEX or part[1] not in _HEX:
+                bad = (b"%" + part[:2]).decode("utf-8", "replace")
+                raise V2Error(errors.INVALID_FORM, f'invalid URL escape "{bad}"')
+            out.append(bytes((int(part[:2], 16),)) + part[2:])
+        raw = b"".join(out)
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def form(raw: bytes, into: dict[str, str]) -> None:
+    """Add the fields of a form or query that aren't there yet: the first value counts. Raises V2Error 210."""
+    for pair in raw.split(b"&"):
+        if not pair:
+            continue
+        if b";" in pair:
+            raise V2Error(errors.INVALID_FORM, "invalid semicolon separator in query")
+        name, _, value = pair.partition(b"=")
+        into.setdefault(unescape(name), unescape(value))
+
+
+def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes) -> Asked:
+    """What a request on a key asks. ``path`` is percent-decoded and begins with ``/v2/keys``.
+
+    Raises V2Error (as etcd's, index 0) and Redirect.
+    """
+    key = path[len(PREFIX) :]
+    if (tidy := clean(key)) != key and tidy + "/" != key:
+        location = url_quote((PREFIX + tidy).encode("utf-8", "surrogateescape"), safe="/~:@!$&'()*+,;=")
+        raise Redirect(location + ("/" if key.endswith("/") else "") + (f"?{query.decode('latin-1')}" if query else ""))
+    fields = _NOTHING
+    if query or body:
+        fields = {}
+        if body and method in ("PUT", "POST"):
+            _body(content_type, body, fields)
+        form(query, fields)
+    if method == "PUT" and len(fields) == 1 and "value" in fields:
+        return Command(_put(tidy, fields["value"]))
+    return _checked(method, tidy, fields)
+
+
+def _body(content_type: bytes, body: bytes, fields: dict[str, str]) -> None:
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind == FORM:
+        form(body, fields)
+    elif kind.startswith(b"multipart/"):
+        # etcd takes the value for empty, without a word
+        raise V2Error(errors.INVALID_FORM, "multipart forms are not read; send application/x-www-form-urlencoded")
+
+
+def _put(key: str, value: str) -> Data:
+    if key.isascii() and value.isascii():
+        return says.Put(key, value)
+    return says.Set(blob_of(key or "/"), blob_of(value))
+
+
+def _checked(method: str, key: str, fields: dict[str, str]) -> Asked:
+    """etcd checks the fields in this order; the first bad one is the error."""
+    prev_index = _uint(fields, "prevIndex", errors.INDEX_NAN)
+    since = _uint(fields, "waitIndex", errors.INDEX_NAN)
+    recursive, ordered, wait, directory, quorum, stream = (
+        _bool(fields, name) for name in ("recursive", "sorted", "wait", "dir", "quorum", "stream")
+    )
+    if wait and method != "GET":
+        raise V2Error(errors.INVALID_FIELD, '"wait" can only be used with GET requests')
+    prev_value = fields.get("prevValue")
+    if prev_value == "":
+        raise V2Error(errors.PREV_VALUE_REQUIRED, '"prevValue" cannot be empty')
+    no_value = bool(_bool(fields, "noValueOnSuccess"))
+    ttl_s = _uint(fields, "ttl", errors.TTL_NAN) if fields.get("ttl") else None
+    try:
+        prev_exist = _bool(fields, "prevExist")
+        refresh = bool(_bool(fields, "refresh"))
+    except V2Error as error:  # the words differ for these two
+        raise V2Error(error.code, error.cause.replace('"', "")) from None
+    if refresh and fields.get("value"):
+        raise V2Error(errors.REFRESH_VALUE, "A value was provided on a refresh")
+    if refresh and ttl_s is None:
+        raise V2Error(errors.REFRESH_TTL_REQUIRED, "No TTL value set")
+    if method in ("GET", "HEAD"):
+        if wait:
+            return Watch(key, bool(recursive), bool(stream), since or 0, quorum)
+        return Read(key, bool(recursive), bool(ordered), quorum)
+    name, value = blob_of(key or "/"), blob_of(fields.get("value", ""))
+    before = None if prev_value is None else blob_of(prev_value)
+    data: Data
+    if method == "DELETE":
+        data = says.Delete(name, bool(recursive), bool(directory), before, prev_index or None)
+    elif method == "POST":
+        data = says.Append(name, value, bool(directory), ttl_s)
+    else:
+        data = says.Set(name, value, bool(directory), ttl_s, prev_exist, before, prev_index or None, refresh)
+    return Command(data, no_value)
+
+
+def _uint(fields: dict[str, str], name: str, code: int) -> int | None:
+    text = fields.get(name)
+    if text is None:
+        return None
+    digits = text.lstrip("0") or text[:1]
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 20 or int(digits) > _UINT64_MAX:
+        raise V2Error(code, f'invalid value for "{name}"')
+    return int(digits)
+
+
+def _bool(fields: dict[str, str], name: str) -> bool | None:
+    text = fields.get(name)
+    if text is None:
+        return None
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise V2Error(errors.INVALID_FIELD, f'invalid value for "{name}"')

@@ -1,0 +1,106 @@
+"""Watchers: who waits for which changes, from the history on. The port feeds the hub what was applied.
+
+Better than etcd on purpose: a stream that begins in the past goes on after its first change; hidden keys are left
+out of the history too; deleting ``/foo`` wakes no watcher of ``/foobar``; a change reaches a stream once.
+"""
+
+from collections.abc import Callable, Sequence
+
+from actors.kv.v2 import errors
+from actors.kv.v2.errors import V2Error
+from actors.kv.v2.get import change_json
+from actors.kv.v2.nodes import Change
+from actors.kv.v2.store import Store
+
+
+class Watcher:
+    """``send`` gets the body of each change that matches; without ``stream`` only the first one."""
+
+    __slots__ = ("done", "key", "recursive", "send", "since", "stream")
+
+    def __init__(self, key: str, recursive: bool, stream: bool, since: int, send: Callable[[bytes], None]) -> None:
+        self.key, self.recursive, self.stream, self.since, self.send = key, recursive, stream, since, send
+        self.done = False
+
+    def wants(self, change: Change) -> bool:
+        """Whether the change is at this key, (recursive) below it and not hidden, or takes it away with a directory."""
+        index, action, key, _, prev, _, refresh = change
+        if refresh or index < self.since:
+            return False
+        if key == self.key:
+            return True
+        if self.recursive and key.startswith(self.key + "/"):
+            return "/_" not in key[len(self.key) :]
+        gone = action in ("delete", "expire") and prev is not None and prev.value is None
+        return gone and self.key.startswith(key + "/")
+
+
+class Hub:
+    """All watchers of a port, by key, so that a change costs its depth and not their number."""
+
+    def __init__(self, store: Callable[[], Store]) -> None:
+        self._store = store
+        self._by_key: dict[str, dict[Watcher, None]] = {}
+        self.count = 0
+
+    def watch(self, key: str, recursive: bool, stream: bool, since: int, send: Callable[[bytes], None]) -> Watcher:
+        """Watch a clean key from index ``since`` (0: after now). Raises 401 when the history doesn't reach back."""
+        store = self._store()
+        watcher = Watcher(key, recursive, stream, since or store.index + 1, send)
+        oldest = store.history[0][0] if store.history else 0
+        if watcher.since < oldest:
+            cause = f"the requested history has been cleared [{oldest}/{watcher.since}]"
+            raise V2Error(errors.EVENT_INDEX_CLEARED, cause, store.index)
+        if watcher.since <= store.index:
+            for at in range(len(store.history) - (store.index - watcher.since + 1), len(store.history)):
+                if watcher.wants(store.history[at]):
+                    self._send(watcher, store.history[at], {})
+                    if watcher.done:
+                        return watcher
+        self._by_key.setdefault(key, {})[watcher] = None
+        self.count += 1
+        return watcher
+
+    def forget(self, watcher: Watcher) -> None:
+        """The client is gone, or got what it asked for."""
+        watchers = self._by_key.get(watcher.key)
+        if watchers is not None and watcher in watchers:
+            del watchers[watcher]
+            self.count -= 1
+            if not watchers:
+                del self._by_key[watcher.key]
+
+    def applied(self, changes: Sequence[Change]) -> None:
+        """Wake the watchers of these changes, in order."""
+        for change in changes:
+            if not self.count:
+                return
+            bodies: dict[int, bytes] = {}
+            for key in self._paths(change):
+                for watcher in list(self._by_key.get(key, ())):
+                    if watcher.wants(change):
+                        self._send(watcher, change, bodies)
+                        if watcher.done:
+                            self.forget(watcher)
+
+    def _paths(self, change: Change) -> list[str]:
+        """Keys of watchers that may want the change: those on its path and, if a directory went, those below."""
+        key, prev = change[2], change[4]
+        paths = [""]
+        at = key.find("/", 1)
+        while at > 0:
+            paths.append(key[:at])
+            at = key.find("/", at + 1)
+        paths.append(key)
+        if change[1] in ("delete", "expire") and prev is not None and prev.value is None:
+            below = key + "/"
+            paths += [path for path in self._by_key if path.startswith(below)]
+        return paths
+
+    def _send(self, watcher: Watcher, change: Change, bodies: dict[int, bytes]) -> None:
+        """One body for all watchers of a change; ``done`` before sending, for who sends may look."""
+        body = bodies.get(0)
+        if body is None:
+            body = bodies[0] = change_json(change)
+        watcher.done = not watcher.stream
+        watcher.send(body)
