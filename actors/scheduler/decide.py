@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: What the watchdog may need to kill a unit after its deadline (beside the drift of clocks).
 KILL_GRACE_S = 2.0
-#: Events of one round, about: a round ends when its record would get large.
+#: What one round says and looks at, about: its record stays small, and the process answers in between.
 ROUND_BYTES = 512 * 1024
+ROUND_LOOKS = 1000
 #: Machines named one by one in what a unit waits for.
 MACHINES_NAMED = 64
 #: Reasons that forbid a placement that is there already; others only keep new ones away.
@@ -54,7 +55,7 @@ SETTLED = Verdict()
 
 def decide(control: "Control", term: int = 1) -> list[Decision]:
     """All decisions that ``control`` asks for, made from nothing."""
-    return Planner().decide(control, term, round_bytes=1 << 62)
+    return Planner().decide(control, term, round_looks=1 << 62, round_bytes=1 << 62)
 
 
 class Planner:
@@ -64,6 +65,7 @@ class Planner:
         self.view = View()
         self._control: Control = None  # type: ignore[assignment]  # set for the length of a round
         self._term = 0
+        self._decided_at = ""
         self._decisions: list[Decision] = []
         self._verdicts: dict[str, tuple[Verdict, Cause]] = {}
         #: units that a decision of this round made it necessary to look at
@@ -86,20 +88,30 @@ class Planner:
         self.view.mark_all()
         self._global_why.clear()
 
-    def decide(self, control: "Control", term: int, round_bytes: int = ROUND_BYTES) -> list[Decision]:
-        """One round: at most about ``round_bytes`` of events; what is left over is for the next one."""
-        self._control, self._term, self._size = control, term, 0
+    def decide(
+        self,
+        control: "Control",
+        term: int,
+        decided_at: str = "",
+        round_looks: int = ROUND_LOOKS,
+        round_bytes: int = ROUND_BYTES,
+    ) -> list[Decision]:
+        """One round, by the state at position ``decided_at``; what is left over (``pending``) is for the next one."""
+        self._control, self._term, self._decided_at, self._size = control, term, decided_at, 0
         self._decisions, self._verdicts, self._no_fit, self._placed = [], {}, {}, {}
         view = self.view
         view.refresh(control)
         # in order of names: the same state gives the same decisions, whatever came first
+        looks = 0
         for name in sorted(view.dirty):
             if name in view.dirty:
+                looks += 1
                 self._look(name)
-            if self._size > round_bytes:
+            if self._size > round_bytes or looks > round_looks:
                 break
         for name, machine in sorted(view.dirty_globals):
-            if self._size > round_bytes:
+            looks += 1
+            if self._size > round_bytes or looks > round_looks:
                 break
             cause = view.dirty_globals.pop((name, machine))
             unit = control.units.units.get(name)
@@ -126,14 +138,21 @@ class Planner:
     def _peers_first(self, name: str) -> list[str]:
         """``name`` and those of its MachineOf, directly or not, that are to be looked at; each after its own."""
         found: dict[str, None] = {}
-        stack = [name]
+        seen = {name: None}
+        stack = [(name, self._dirty_peers(name))]
         while stack:
-            at = stack.pop()
-            found.pop(at, None)
-            found[at] = None
-            spec = self.view.specs.get(at)
-            stack += [peer for peer in (spec.fleet.machine_of if spec else ()) if peer in self.view.dirty]
-        return list(reversed(found))
+            at, peers = stack[-1]
+            if not peers:
+                found[at] = None
+                stack.pop()
+            elif (peer := peers.pop()) not in seen:
+                seen[peer] = None
+                stack.append((peer, self._dirty_peers(peer)))
+        return list(found)
+
+    def _dirty_peers(self, name: str) -> list[str]:
+        spec = self.view.specs.get(name)
+        return [peer for peer in (spec.fleet.machine_of if spec else ()) if peer in self.view.dirty]
 
     def _look_one(self, name: str, cause: Cause) -> None:
         unit, spec = self._control.units.units.get(name), self.view.specs.get(name)
@@ -173,7 +192,7 @@ class Planner:
             return
         lost = left[0] if left else ""
         reason = f"destroyed, and {self._name(lost)}, which still had it, is lost" if lost else "destroyed"
-        self._say(unit, says.Unplaced(lost, unit.generation, reason, *_at(cause)), reason, cause)
+        self._say(unit, says.Unplaced(lost, unit.generation, reason, self._decided_at), reason, cause)
 
     def _look_single(self, unit: Unit, spec: UnitFile, cause: Cause) -> Verdict:
         places = self.view.at.get(unit.name, {})
@@ -409,13 +428,13 @@ class Planner:
             self._no_fit.clear()
         self.view.put(unit.name, machine.id, unit.generation, spec)
         self._placed[unit.name] = None
-        data = says.Placed(machine.id, unit.generation, machine.generation, reason, *_at(cause), from_machine=source)
+        data = says.Placed(machine.id, unit.generation, machine.generation, reason, self._decided_at, source)
         self._say(unit, data, reason, cause)
 
     def _unplace(self, unit: Unit, machine: str, reason: str, cause: Cause) -> None:
         self.view.take(unit.name, machine)
         self._no_fit.clear()
-        self._say(unit, says.Unplaced(machine, unit.generation, reason, *_at(cause)), reason, cause)
+        self._say(unit, says.Unplaced(machine, unit.generation, reason, self._decided_at), reason, cause)
 
     def _say_waiting(self, name: str, verdict: Verdict, cause: Cause) -> None:
         """Only when it differs from what was said before by more than amounts."""
@@ -449,10 +468,6 @@ class Planner:
     def _name(self, machine: str) -> str:
         found = self._control.cluster.machines.get(machine)
         return found.name if found is not None and found.name else machine[:8]
-
-
-def _at(cause: Cause) -> tuple[str]:
-    return (cause.position,)
 
 
 def _dead(why: str) -> str:
