@@ -83,7 +83,7 @@ def read(name: str, text: str) -> tuple[Option, ...]:
             section = match[1]
             continue
         pieces = [line]
-        while pieces[-1].endswith("\\") and at < len(lines):
+        while _continues(pieces[-1]) and at < len(lines):
             following = lines[at].strip(_BLANK)
             at += 1
             if following[:1] in ("#", ";"):
@@ -93,6 +93,11 @@ def read(name: str, text: str) -> tuple[Option, ...]:
             pieces.append(following)
         options.append(_option(name, number, section, pieces))
     return tuple(options)
+
+
+def _continues(line: str) -> bool:
+    """An odd number of backslashes at the end: the last one isn't itself escaped."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
 
 
 def _check_text(name: str, text: str) -> None:
@@ -124,8 +129,11 @@ def _option(name: str, number: int, section: str, pieces: list[str]) -> Option:
     first = first.strip(_BLANK)
     # a backslash at the very end of the file or before a blank line continues nothing: systemd drops it
     pieces = [first, *pieces[1:]]
-    while pieces and pieces[-1].endswith("\\"):
-        pieces[-1] = pieces[-1][:-1].rstrip(_BLANK)
+    while _continues(pieces[-1]) or (not pieces[-1] and len(pieces) > 1):
+        if pieces[-1]:
+            pieces[-1] = pieces[-1][:-1].rstrip(_BLANK)
+        else:
+            pieces.pop()
     value = " ".join([*(piece[:-1].rstrip(_BLANK) for piece in pieces[:-1]), pieces[-1]]).strip(_BLANK)
     return Option(section, key, value, "\n".join(pieces), number)
 
