@@ -97,6 +97,8 @@ def facts(machine: str, installed: Installed, world: World, result: Result | Non
     match result.job:
         case StageJob() as job:
             by.cause = job.order_at
+            if result.ok and job.version in installed.staged and installed.order != "stage":
+                return []  # known: it was only looked through again before the switch
             if result.ok:
                 return [by.say(job.version, says.Staged(machine, tree=job.tree, fetched_bytes=result.fetched_bytes))]
             return [by.failed(job.version, result)] if result.step != "cancelled" else []

@@ -21,6 +21,8 @@ from streams.replay import Context
 if TYPE_CHECKING:
     from actors.control import Control
 
+#: The actor that says a machine's facts.
+SPEAKER = "updater"
 NOT_OWN = Rejected("not-own", "a machine's facts are said by its own updater only")
 
 
@@ -181,7 +183,7 @@ def _collect(control: "Control", said: says.Collect, context: Context) -> Outcom
 
 def _fact(updates: UpdateState, event: Event, context: Context) -> Outcome:
     data, version = event.data, event.subject
-    if data.machine != context.record.machine:
+    if data.machine != context.record.machine or context.record.actor != SPEAKER:
         return NOT_OWN
     installed = _installed(updates, data.machine)
     answers = bool(event.cause) and event.cause == installed.order_at

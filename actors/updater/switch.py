@@ -101,24 +101,39 @@ async def check_health(store: Store, version: str, previous: str, command: str, 
     if not command:
         return Health(True, "it has no health command")
     environment = {**os.environ, "CORELOG_VERSION": version, "CORELOG_PREVIOUS": previous}
+    # a pipe of our own: asyncio's would wait for whatever the command left in the background with its output open
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    output = bytearray()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(reader, _collect_output, reader, output)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), command),
-            cwd=store.versions / version,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            os.set_blocking(writer, True)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), command),
+                cwd=store.versions / version,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writer)
+        return await _ended(process, timeout_s, reader, output)
     except OSError as error:
         return Health(False, f"the health command could not be started: {error}")
-    output = bytearray()
+    finally:
+        loop.remove_reader(reader)
+        os.close(reader)
+
+
+async def _ended(process: asyncio.subprocess.Process, timeout_s: float, reader: int, output: bytearray) -> Health:
     try:
         async with asyncio.timeout(timeout_s):
-            await _drain(process, output)
             code = await process.wait()
     except TimeoutError:
+        _collect_output(reader, output)
         return Health(False, f"the health command was not done after {timeout_s:g} s{_shown(output)}")
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -126,27 +141,20 @@ async def check_health(store: Store, version: str, previous: str, command: str, 
         await process.wait()
     if code == 0:
         return Health(True, "")
+    _collect_output(reader, output)
     ended = f"ended with {code}" if code > 0 else f"was killed by signal {-code}"
     return Health(False, f"the health command {ended}{_shown(output)}")
 
 
-async def _drain(process: asyncio.subprocess.Process, output: bytearray) -> None:
-    """Read until the command itself has ended; what it left in the background may hold the pipe for ever."""
-    assert process.stdout is not None
-
-    async def read(stream: asyncio.StreamReader) -> None:
-        while chunk := await stream.read(4096):
+def _collect_output(reader: int, output: bytearray) -> None:
+    """Keep the end of what the command says."""
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(reader, 65536):
             output.extend(chunk)
             del output[: -4 * OUTPUT_BYTES_MAX]
-
-    reading = asyncio.ensure_future(read(process.stdout))
-    try:
-        await process.wait()
-        await asyncio.wait([reading], timeout=0.1)
-    finally:
-        reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reading
+            if len(chunk) < 65536:
+                return
+        asyncio.get_running_loop().remove_reader(reader)
 
 
 def _shown(output: bytearray) -> str:

@@ -244,9 +244,12 @@ def test_our_own_full_disk_is_not_the_gateways_fault(
 
 
 def test_all_gateways_and_their_reasons_are_named(store: Store) -> None:
-    with nobody() as silent, answering(lambda _head: b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n") as empty:
-        with pytest.raises(FetchFailed) as caught:
-            Fetcher(store, [silent, empty, "ftp://x"], NOW).objects([wanted(b"x")])
+    with (
+        nobody() as silent,
+        answering(lambda _head: b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n") as empty,
+        pytest.raises(FetchFailed) as caught,
+    ):
+        Fetcher(store, [silent, empty, "ftp://x"], NOW).objects([wanted(b"x")])
     assert silent in str(caught.value)
     assert f"{empty}: doesn't have it" in str(caught.value)
     assert "ftp://x: 'ftp://x' is not a gateway's address" in str(caught.value)
