@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from actors.host import Append, Host, Now, Output, Unresolved, Unwritten
+from actors.host import Append, Done, Host, Now, Output, Unresolved, Unwritten
 from streams.events.base import Event
 from streams.log.port import Log, LogUnavailable, OutcomeUnknown, RecordTooLarge
 from streams.records import Entry
@@ -73,6 +73,11 @@ class Shell:
         self.host.submit(events, done, self.now(), size)
         self._drain()
         return await future
+
+    def hand(self, events: list[Event], done: Done, size: int = 512) -> None:
+        """As ``submit``, without a task: ``done`` is called with what the host learnt."""
+        self.host.submit(events, done, self.now(), size)
+        self._drain()
 
     async def barrier(self) -> None:
         """Return when this replica has applied all that was acknowledged anywhere before the call."""

@@ -1,0 +1,222 @@
+"""The kv actor: keeps the replica of the keys, answers etcd's clients, and, where the master is, ends TTLs.
+
+Commands don't pass through its plans: the port submits them to the host. Plans are the master's facts (expiries,
+counted TTLs, checkpoints) and where this machine serves clients.
+"""
+
+import asyncio
+import contextlib
+import gc
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from actors.coordination import election
+from actors.host import IDLE, Host, Now, Plan
+from actors.kv.decide import COUNT_S, Countdowns
+from actors.kv.port import Port
+from actors.kv.state import KvFold
+from actors.kv.v2.nodes import Change, change_of
+from actors.setting import Setting, Signals
+from actors.shell import Shell
+from actors.start import restored
+from streams.events import kv as says
+from streams.events import log as log_says
+from streams.events.base import Event, say
+from streams.log.open import open_log
+from streams.log.port import Log, LogUnavailable
+from streams.outcomes import Accepted
+from streams.replay import Applied, Replica
+
+REPORT_S = 0.05
+OPEN_RETRY_S = 0.5
+
+
+class Kv:
+    """Implements :class:`actors.host.Actor`. ``on_changes`` and ``on_live`` are the port's, once it is there.
+
+    Replay isn't followed: at the end of it countdowns are made from the store.
+    """
+
+    name = "kv"
+    follows_replay = False
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.on_changes: Callable[[Sequence[Change]], None] = lambda _changes: None
+        self.on_live: Callable[[], None] = lambda: None
+        #: where clients reach this machine; None until the port listens
+        self.clients: list[str] | None = None
+        self._countdowns = Countdowns()
+        self._term = -1
+        self._checkpointed = ""
+
+    # -- inputs -----------------------------------------------------------------------------------------------
+
+    def live(self, replica: Replica, now: Now) -> None:
+        self._term = _fold(replica).cluster.election.term
+        self._countdowns.restart(_fold(replica).store, now.boot_s)
+        self.on_live()
+
+    def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
+        if not live:
+            return
+        changes = [
+            change_of(one.outcome.result)
+            for one in batch
+            if one.record.stream == "kv" and isinstance(one.outcome, Accepted) and one.outcome.result is not None
+        ]
+        fold = _fold(replica)
+        if fold.cluster.election.term != self._term:
+            self._term = fold.cluster.election.term
+            self._countdowns.restart(fold.store, now.boot_s)
+        elif changes:
+            self._count(changes, fold, now)
+        self.on_changes(changes)
+
+    def _count(self, changes: Sequence[Change], fold: KvFold, now: Now) -> None:
+        keys = [key for _, _, key, node, prev, _, _ in changes if _has_ttl(node) or _has_ttl(prev)]
+        if keys:
+            self._countdowns.touched(fold.store, keys, now.boot_s)
+
+    def landed(self, events: Sequence[Applied], sent_s: float, replica: Replica, now: Now) -> None:
+        """Its facts are applied: ``applied`` saw what they did."""
+
+    def noticed(self, observation: Any, now: Now) -> None:
+        """The port listens: :attr:`clients` was set."""
+
+    # -- decisions --------------------------------------------------------------------------------------------
+
+    def decide(self, replica: Replica, now: Now) -> Plan:
+        fold = _fold(replica)
+        events = self._served(fold)
+        if not election.acting(
+            fold.cluster.election,
+            self.setting.machine,
+            self.setting.nonce,
+            now.boot_s,
+            self.setting.lease_ms / 1000,
+            self.setting.alone,
+        ):
+            return Plan(events) if events else IDLE
+        term = fold.cluster.election.term
+        due = self._countdowns.due(fold.store, now.boot_s)
+        events += [say(expired, term=term) for expired in due]
+        if not due and (left := self._countdowns.counted(fold.store, now.boot_s)):
+            events.append(say(says.TtlsCounted(left), term=term))
+        if (checkpoint := self._checkpoint(replica)) is not None:
+            events.append(checkpoint)
+        return Plan(events, wake_at_s=self._wake_at_s(fold, now))
+
+    def _wake_at_s(self, fold: KvFold, now: Now) -> float | None:
+        next_s = self._countdowns.next_s(fold.store)
+        return None if next_s is None else min(next_s, now.boot_s + COUNT_S)
+
+    def _served(self, fold: KvFold) -> list[Event]:
+        """Where this machine serves clients, if the log doesn't know it yet."""
+        known = fold.cluster.members.get(self.setting.machine)
+        if self.clients is None or (known is not None and known.clients == self.clients):
+            return []
+        if known is None and not self.clients:
+            return []
+        return [say(says.Served(self.clients))]
+
+    def _checkpoint(self, replica: Replica) -> Event | None:
+        """The newest boundary, once."""
+        if not replica.log.boundaries:
+            return None
+        boundary = replica.log.boundaries[-1]
+        if boundary.position == self._checkpointed:
+            return None
+        self._checkpointed = boundary.position
+        said = log_says.Checkpoint(replica.fold.name, boundary.position, boundary.chain, boundary.outcomes)
+        return say(said, term=_fold(replica).cluster.election.term)
+
+
+def _has_ttl(node: Any) -> bool:
+    return node is not None and node.expires_ms != 0
+
+
+def _fold(replica: Replica) -> KvFold:
+    fold = replica.fold
+    assert isinstance(fold, KvFold)
+    return fold
+
+
+async def serve(setting: Setting, signals: Signals) -> None:
+    """Run the kv replica and etcd's port until ``signals.stop``.
+
+    Raises PortInUse, and what a Shell raises (Superseded, Halt, ForeignLog, LogTruncated): the actor must end.
+    """
+    log = await _open(setting)
+    try:
+        replica = await restored(setting, KvFold, log)
+        # a million keys are no garbage: keep them out of every collection from now on
+        gc.collect()
+        gc.freeze()
+        actor = Kv(setting)
+        host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
+        await _run(Shell(host, log, _no_effects), actor, setting, signals)
+    finally:
+        await log.close()
+
+
+async def _open(setting: Setting) -> Log:
+    while True:
+        try:
+            return await open_log(setting.log, setting.log_options)
+        except LogUnavailable as error:
+            structlog.get_logger(actor=Kv.name).warning("the log can't be reached", error=str(error))
+            await asyncio.sleep(OPEN_RETRY_S)
+
+
+async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> None:
+    """Tail; when live, open the port; report until the end."""
+    live = asyncio.Event()
+    actor.on_live = live.set
+    running = asyncio.ensure_future(shell.run())
+    stopping = asyncio.ensure_future(signals.stop.wait())
+    port: Port | None = None
+    try:
+        while not stopping.done():
+            await asyncio.wait({running, stopping}, timeout=REPORT_S, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+                return
+            if port is None and live.is_set():
+                gc.collect()
+                gc.freeze()
+                port = await opened(shell, actor, setting)
+            replica = shell.host.replica
+            signals.report({"applied": replica.offset, "live": shell.host.live, "serving": port is not None})
+    finally:
+        if port is not None:
+            await port.close()
+        for task in (running, stopping):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
+    """The port over a live replica, wired to its actor. Raises PortInUse."""
+    port = Port(shell, _fold(shell.host.replica), setting)
+    await port.open()
+
+    def changed(changes: Sequence[Change]) -> None:
+        port.info.saw_term()
+        if changes and port.keys.hub.count:
+            port.keys.hub.applied(changes)
+
+    actor.on_changes = changed
+    actor.on_live = port.commands.wake
+    actor.clients = [f"http://{address}" for address in port.addresses]
+    port.info.saw_term()
+    shell.notice("listening")
+    return port
+
+
+async def _no_effects(effect: Any, notice: Any) -> None:
+    raise AssertionError(f"the kv actor has no effects in the world: {effect!r}")

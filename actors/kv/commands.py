@@ -1,0 +1,200 @@
+"""Commands on their way through the log, and reads that wait for it: batches, deadlines, and what went wrong.
+
+Commands of one turn of the loop become one record; while records are under way, later ones gather into the next.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from actors.host import Unresolved, Unwritten
+from actors.shell import Shell
+from streams.events.base import Event
+from streams.replay import Applied
+
+#: Records of commands under way at once: one is being synced while the next one gathers.
+UNDER_WAY_MAX = 2
+BATCH_EVENTS_MAX = 1024
+BATCH_BYTES_MAX = 512 * 1024
+#: A command that is not applied after this long is answered "outcome unknown" (or refused, if it wasn't sent).
+TIMEOUT_S = 5.0
+SWEEP_S = 0.25
+
+
+class NotSent(Exception):
+    """The command (or read) was not and will never be written: 503, safe to repeat."""
+
+    status = 503
+
+
+class TooLarge(NotSent):
+    """No record can hold it."""
+
+    status = 413
+
+
+class OutcomeUnknown(Exception):
+    """It was handed to the log and didn't come back in time: 504; it may be applied, now or later."""
+
+    status = 504
+
+
+#: Called once with what the command came to.
+Answer = Callable[[Applied | NotSent | OutcomeUnknown], None]
+
+
+class _Waiting(msgspec.Struct):
+    event: Event
+    size: int
+    answer: Answer
+    since_s: float
+
+
+class _Batch(msgspec.Struct):
+    waiting: list[_Waiting]
+    sent_s: float
+    answered: bool = False
+
+
+class Commands:
+    """Takes single commands, hands batches to the shell, answers each when it is applied here."""
+
+    def __init__(self, shell: Shell, timeout_s: float = TIMEOUT_S) -> None:
+        self.sent = 0
+        self._shell = shell
+        self._timeout_s = timeout_s
+        self._queue: list[_Waiting] = []
+        self._under_way: list[_Batch] = []
+        self._scheduled = False
+        self._stuck = False
+        self._dead_sweeps = 0
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def submit(self, event: Event, size: int, answer: Answer) -> None:
+        """``size``: about the bytes of the event. ``answer`` is never called before this returns."""
+        if self._stuck:
+            self._loop.call_soon(answer, NotSent("the log can't be reached; nothing was sent"))
+            return
+        self._queue.append(_Waiting(event, size, answer, self._loop.time()))
+        self._schedule()
+
+    def wake(self) -> None:
+        """The host is live (again): send what waits."""
+        self._dead_sweeps = 0
+        self._schedule()
+
+    def close(self) -> None:
+        """Refuse what wasn't sent; what was is answered by the host's own stop."""
+        self._timer.cancel()
+        queue, self._queue = self._queue, []
+        for waiting in queue:
+            waiting.answer(NotSent("the node stops"))
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._queue and len(self._under_way) < UNDER_WAY_MAX and self._shell.host.live:
+            taken = size = 0
+            for waiting in self._queue:
+                if taken == BATCH_EVENTS_MAX or (taken and size + waiting.size > BATCH_BYTES_MAX):
+                    break
+                taken, size = taken + 1, size + waiting.size
+            batch = _Batch(self._queue[:taken], self._loop.time())
+            del self._queue[:taken]
+            self._under_way.append(batch)
+            self.sent += 1
+            self._shell.hand([waiting.event for waiting in batch.waiting], partial(self._done, batch), size)
+
+    def _done(self, batch: _Batch, result: list[Applied] | Unwritten | Unresolved) -> None:
+        self._under_way.remove(batch)
+        if not batch.answered:
+            batch.answered = True
+            if isinstance(result, list):
+                for waiting, applied in zip(batch.waiting, result, strict=True):
+                    waiting.answer(applied)
+            else:
+                error = self._error(result)
+                for waiting in batch.waiting:
+                    waiting.answer(error)
+        if self._stuck and not any(other.answered for other in self._under_way):
+            self._stuck = False
+        if self._queue:
+            self._schedule()
+
+    def _error(self, result: Unwritten | Unresolved) -> NotSent | OutcomeUnknown:
+        if isinstance(result, Unresolved):
+            return OutcomeUnknown(f"{result}; the command may have been written")
+        if "bytes, max" in str(result):  # RecordTooLarge, by the words of every driver
+            return TooLarge(str(result))
+        return NotSent(str(result))
+
+    def _sweep(self) -> None:
+        """Four times a second: answer what waits too long, and see whether the log is there at all."""
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        late = self._loop.time() - self._timeout_s
+        for batch in list(self._under_way):
+            if batch.sent_s < late and not batch.answered:
+                batch.answered = True
+                error = OutcomeUnknown(f"not applied after {self._timeout_s:g} s; it may be, now or later")
+                for waiting in batch.waiting:
+                    waiting.answer(error)
+        self._dead_sweeps = 0 if self._shell.host.live else self._dead_sweeps + 1
+        self._stuck = any(batch.answered for batch in self._under_way) or self._dead_sweeps * SWEEP_S > 1.0
+        if self._queue and (self._stuck or self._queue[0].since_s < late):
+            queue, self._queue = self._queue, []
+            for waiting in queue:
+                waiting.answer(NotSent("the log can't be reached; nothing was sent"))
+
+
+class Reads:
+    """Linearizable reads: those that wait together share a barrier."""
+
+    def __init__(self, shell: Shell, timeout_s: float = TIMEOUT_S) -> None:
+        self._shell = shell
+        self._timeout_s = timeout_s
+        self._waiting: list[Callable[[NotSent | None], None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def linearizable(self, answer: Callable[[NotSent | None], None]) -> None:
+        """``answer(None)`` when all that was acknowledged before now is applied here."""
+        self._waiting.append(answer)
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                error = await self._barrier()
+                for answer in waiting:
+                    answer(error)
+        finally:
+            self._task = None
+
+    async def _barrier(self) -> NotSent | None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._shell.barrier()
+        except TimeoutError:
+            return NotSent("the log can't be reached; read with quorum=false to get what this replica has")
+        except (Unwritten, Unresolved) as error:
+            return NotSent(str(error))
+        except Exception as error:  # the log port's errors differ by driver
+            return NotSent(f"{type(error).__name__}: {error}")
+        return None
+
+
+def position_header(applied: Applied | None) -> bytes:
+    """For who may see it: where the command stands in the log."""
+    return b"" if applied is None else f"X-Corelog-Position: {applied.position}\r\n".encode()

@@ -1,0 +1,198 @@
+"""``/v2/keys`` on the port: an exchange becomes a command, a read or a watch, and its outcome an answer."""
+
+import hashlib
+import time
+
+import orjson
+
+from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, position_header
+from actors.kv.http1 import JSON, TEXT, Exchange
+from actors.kv.state import KvFold
+from actors.kv.v2 import errors, request
+from actors.kv.v2.errors import MESSAGES, V2Error
+from actors.kv.v2.get import change_json, created, get_json
+from actors.kv.v2.nodes import change_of, shown
+from actors.kv.v2.watch import Hub, Watcher
+from actors.shell import Shell
+from streams.events.base import Event, say
+from streams.outcomes import Accepted, Rejected
+from streams.replay import Applied
+
+METHODS = frozenset({"HEAD", "GET", "PUT", "POST", "DELETE"})
+#: How a session's refusals show as HTTP statuses.
+_REFUSALS = {"sequence-reused": 409, "session-expired": 410, "sealed": 503, "void-incarnation": 503, "voided": 409}
+
+
+class Keys:
+    """Serves exchanges on keys. ``hub`` is fed by the actor with what is applied."""
+
+    def __init__(self, shell: Shell, fold: KvFold, commands: Commands, reads: Reads, cluster_id: str) -> None:
+        self.hub = Hub(lambda: fold.store)
+        self._shell = shell
+        self._fold = fold
+        self._commands = commands
+        self._reads = reads
+        self._base = JSON + f"X-Etcd-Cluster-Id: {cluster_id}\r\n".encode()
+
+    def serve(self, exchange: Exchange, path: str) -> None:
+        """``path``: percent-decoded."""
+        method, headers = exchange.method, exchange.headers
+        if method not in METHODS:
+            exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
+            return
+        try:
+            asked = request.asked(method, path, exchange.query, headers.get(b"content-type", b""), exchange.body)
+            if isinstance(asked, request.Command):
+                self._command(exchange, asked)
+            elif self._is_local(exchange, asked):
+                self._answer(exchange, asked)
+            else:
+                self._reads.linearizable(lambda error: self._answer(exchange, asked, error))
+        except V2Error as error:
+            self.error(exchange, error)
+        except request.Redirect as redirect:
+            location = b"Location: " + redirect.location.encode("latin-1", "replace") + b"\r\n"
+            exchange.respond(301, TEXT + location, b"Moved Permanently\n")
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    def _command(self, exchange: Exchange, command: request.Command) -> None:
+        event = envelope(exchange, command)
+        size = 300 + 2 * (len(exchange.body) + len(exchange.path) + len(exchange.query))
+        self._commands.submit(event, size, lambda result: self._came_to(exchange, command, result))
+
+    def _came_to(
+        self, exchange: Exchange, command: request.Command, result: Applied | NotSent | OutcomeUnknown
+    ) -> None:
+        if not isinstance(result, Applied):
+            self._failed(exchange, result)
+            return
+        outcome = result.outcome
+        position = position_header(result) if exchange.connection.trusted else b""
+        if isinstance(outcome, Rejected):
+            self._rejected(exchange, outcome, position)
+            return
+        assert isinstance(outcome, Accepted)
+        change = change_of(outcome.result)
+        headers = self._headers(change[0], result.position.offset) + position
+        exchange.respond(201 if created(change) else 200, headers, change_json(change, command.no_value))
+
+    def _rejected(self, exchange: Exchange, outcome: Rejected, position: bytes) -> None:
+        if outcome.code.startswith("v2."):
+            detail = outcome.detail
+            error = V2Error(int(outcome.code[3:]), detail["cause"], detail["index"])
+        else:
+            cause = f"{outcome.code}: {outcome.message}"
+            error = V2Error(errors.RAFT_INTERNAL, cause, self._fold.store.index, _REFUSALS.get(outcome.code, 409))
+        self.error(exchange, error, position)
+
+    def _failed(self, exchange: Exchange, failed: NotSent | OutcomeUnknown) -> None:
+        if isinstance(failed, TooLarge):
+            cause = f"too large: {failed}"
+        else:
+            cause = f"{'not sent' if isinstance(failed, NotSent) else 'outcome unknown'}: {failed}"
+        self.error(exchange, V2Error(errors.RAFT_INTERNAL, cause, self._fold.store.index, failed.status))
+
+    # -- reads ------------------------------------------------------------------------------------------------
+
+    def _is_local(self, exchange: Exchange, asked: request.Read | request.Watch) -> bool:
+        """Whether what this replica has will do: said so, or a watch from an index on (that one can't be stale)."""
+        if asked.quorum is not None:
+            return not asked.quorum
+        if isinstance(asked, request.Watch) and asked.since:
+            return True
+        if exchange.headers.get(b"x-corelog-consistency", b"") == b"serializable":
+            return True
+        return b"consistency=serializable" in exchange.query.split(b"&")
+
+    def _answer(self, exchange: Exchange, asked: request.Read | request.Watch, failed: NotSent | None = None) -> None:
+        if failed is not None:
+            self._failed(exchange, failed)
+            return
+        try:
+            if isinstance(asked, request.Watch):
+                self._watch(exchange, asked)
+                return
+            store = self._fold.store
+            body = get_json(store, asked.key, asked.recursive, asked.ordered, int(time.time() * 1000))
+        except V2Error as error:
+            self._count("getsFail")
+            self.error(exchange, error)
+            return
+        self._count("getsSuccess")
+        exchange.respond(200, self._headers(store.index, self._shell.host.replica.offset), body)
+
+    def _watch(self, exchange: Exchange, asked: request.Watch) -> None:
+        headers = self._headers(self._fold.store.index, self._shell.host.replica.offset)
+
+        def send(body: bytes) -> None:
+            if not exchange.streams:
+                exchange.begin(200, headers)
+            exchange.send(body)
+            if not asked.stream:
+                exchange.end()
+
+        watcher: Watcher = self.hub.watch(asked.key, asked.recursive, asked.stream, asked.since, send)
+        if not watcher.done:
+            exchange.gone = lambda: self.hub.forget(watcher)
+            if not exchange.streams:
+                exchange.begin(200, headers)
+            if exchange.connection.current is not exchange:  # left meanwhile
+                self.hub.forget(watcher)
+
+    # -- bytes ------------------------------------------------------------------------------------------------
+
+    def error(self, exchange: Exchange, error: V2Error, more: bytes = b"") -> None:
+        body = {"errorCode": error.code, "message": MESSAGES[error.code]}
+        if error.cause:
+            body["cause"] = shown(error.cause)
+        body["index"] = error.index
+        headers = self._base + b"X-Etcd-Index: %d\r\n" % error.index + more
+        exchange.respond(error.status, headers, orjson.dumps(body) + b"\n")
+
+    def _headers(self, index: int, offset: int) -> bytes:
+        term = self._fold.cluster.election.term
+        return b"%sX-Etcd-Index: %d\r\nX-Raft-Index: %d\r\nX-Raft-Term: %d\r\n" % (self._base, index, offset, term)
+
+    def _count(self, what: str) -> None:
+        self._fold.counts[what] = self._fold.counts.get(what, 0) + 1
+
+
+def envelope(exchange: Exchange, command: request.Command) -> Event:
+    """The event of a command: who asks, and what makes its retry harmless. Raises V2Error 209 on bad headers."""
+    headers, connection = exchange.headers, exchange.connection
+    principal, correlation = connection.peer, ""
+    if connection.trusted:
+        principal = _text(headers.get(b"x-corelog-principal", b""), "X-Corelog-Principal") or principal
+        correlation = _text(headers.get(b"x-corelog-correlation", b""), "X-Corelog-Correlation")
+    if (key := headers.get(b"idempotency-key")) is not None:
+        client = "key:" + hashlib.blake2b(key, digest_size=16).hexdigest()
+        return say(command.data, principal=principal, correlation=correlation, client=client, sequence=1)
+    client = _text(headers.get(b"x-corelog-client", b""), "X-Corelog-Client")
+    if client:
+        sequence = _number(headers.get(b"x-corelog-sequence", b""), "X-Corelog-Sequence")
+        floor = _number(headers.get(b"x-corelog-floor", b"0"), "X-Corelog-Floor")
+        return say(
+            command.data,
+            principal=principal,
+            correlation=correlation,
+            client=client,
+            sequence=sequence,
+            floor=floor,
+        )
+    if correlation:
+        return say(command.data, principal=principal, correlation=correlation)
+    return say(command.data, principal=principal)
+
+
+def _text(raw: bytes, name: str) -> str:
+    text = raw.decode("latin-1")
+    if len(text) > 200 or not (text.isascii() and text.isprintable()):
+        raise V2Error(errors.INVALID_FIELD, f"header {name} must be at most 200 printable ASCII characters")
+    return text
+
+
+def _number(raw: bytes, name: str) -> int:
+    if not raw.isdigit() or len(raw) > 18:
+        raise V2Error(errors.INVALID_FIELD, f"header {name} must be a number of at most 18 digits")
+    return int(raw)
