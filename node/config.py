@@ -67,7 +67,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def alone(self) -> bool:
         return not self.log_address.startswith("kafka://")
 
-    def setting(self, folder: DataFolder, log_id: str, version: str) -> Setting:
+    def setting(self, folder: DataFolder, log_id: str, operator_key: str, version: str) -> Setting:
         """What the actors are told."""
         return Setting(
             machine=folder.machine,
@@ -77,6 +77,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             log=self.log_address,
             log_id=log_id,
             log_options=self.log_options,
+            operator_key=operator_key,
             alone=self.alone,
             name=self.name or socket.gethostname(),
             version=version,

@@ -26,6 +26,7 @@ from node import banner, output
 from node.config import Config
 from node.identity import DataFolder
 from node.systemd import Notifier
+from streams.events.log import LogOpened
 
 #: What a node runs: the five actors and what people meet.
 ACTORS = (*FIVE, Spec("gateway", "node.gateway.server:serve"))
@@ -59,8 +60,8 @@ def up(config: Config, actors: Sequence[Spec] = ACTORS) -> int:
     with DataFolder(config.folder) as folder:
         for spec in actors:
             importlib.import_module(spec.serve.partition(":")[0])
-        log_id = _log_id(config, folder)
-        setting = config.setting(folder, log_id, version())
+        log_id, operator_key = _log_id(config, folder)
+        setting = config.setting(folder, log_id, operator_key, version())
         return Node(config, setting, folder, actors).run(began_s)
 
 
@@ -100,30 +101,31 @@ class _Answer(msgspec.Struct):
     """What the child that opened the log says. ``error`` empty: all is well."""
 
     log_id: str = ""
+    operator_key: str = ""
     error: str = ""
     exit_code: int = 1
     unreachable: bool = False
 
 
-def _log_id(config: Config, folder: DataFolder) -> str:
-    """The log's id; the log is founded if it is new. Raises Refused, FolderError.
+def _log_id(config: Config, folder: DataFolder) -> tuple[str, str]:
+    """The log's id and its operator's public key; the log is founded if it is new. Raises Refused, FolderError.
 
     A machine that has joined before starts also when the log can't be reached now: its units must be looked after.
     """
     known = folder.log_id
-    answer = _in_child(config, known)
+    answer = _in_child(config, folder, known)
     if answer.unreachable and known:
         structlog.get_logger(actor="node").warning(
             "the log can't be reached now; starting all the same", error=answer.error
         )
-        return known
+        return known, folder.known_operator_key
     if answer.error:
         raise Refused(answer.error, answer.exit_code)
-    folder.join(answer.log_id)
-    return answer.log_id
+    folder.join(answer.log_id, answer.operator_key)
+    return answer.log_id, answer.operator_key
 
 
-def _in_child(config: Config, known: str) -> _Answer:
+def _in_child(config: Config, folder: DataFolder, known: str) -> _Answer:
     """Open the log in a process of its own: drivers start threads, and this process must stay without."""
     out, into = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
@@ -133,7 +135,7 @@ def _in_child(config: Config, known: str) -> _Answer:
         answer = _Answer(error="interrupted", exit_code=INTERRUPTED)
         try:
             os.close(out)
-            answer = _open(config, known)
+            answer = _open(config, folder, known)
             os.write(into, msgspec.json.encode(answer))
         finally:
             os._exit(0)
@@ -151,13 +153,14 @@ def _in_child(config: Config, known: str) -> _Answer:
     return msgspec.json.decode(raw, type=_Answer)
 
 
-def _open(config: Config, known: str) -> _Answer:
+def _open(config: Config, folder: DataFolder, known: str) -> _Answer:
     import asyncio
 
     from streams.log.port import LogUnavailable
 
     try:
-        return _Answer(log_id=asyncio.run(_found(config, known)))
+        opened = asyncio.run(_found(config, folder, known))
+        return _Answer(opened.id, opened.operator_key)
     except LogUnavailable as error:
         return _Answer(
             error=f"the log at {config.log_address} can't be reached: {error}", exit_code=5, unreachable=True
@@ -166,7 +169,7 @@ def _open(config: Config, known: str) -> _Answer:
         return _Answer(error=str(error) or repr(error), exit_code=int(getattr(error, "exit_code", 1)))
 
 
-async def _found(config: Config, known: str) -> str:
+async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
     from streams.log.founding import found, identity
 
     from streams.log.open import open_log
@@ -174,7 +177,7 @@ async def _found(config: Config, known: str) -> str:
     log = await open_log(config.log_address, config.log_options)
     try:
         if not known:
-            return (await found(log)).id
+            return await found(log, folder.operator_public_key())
         opened = await identity(log)
         if opened is None:
             raise Refused(
@@ -182,7 +185,7 @@ async def _found(config: Config, known: str) -> str:
                 f"back (its files or topic), or remove {config.folder / 'log-id'} to join this one as a new machine",
                 4,
             )
-        return opened.id
+        return opened
     finally:
         await log.close()
 

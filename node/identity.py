@@ -2,6 +2,7 @@
 
     machine-id   32 hex digits, made once
     log-id       id of the log that this machine joined, 32 hex digits
+    log-operator its operator's public key; who founded the log has the private one in operator.key
     token        a token for commands over TCP, mode 0600, made once
     lock         who runs here: pid, nonce, boot id
     run/         unix sockets
@@ -105,7 +106,29 @@ class DataFolder:
         """Empty if it has never joined one. Raises FolderError when the file is damaged."""
         return self._read_id("log-id", "it names the log that this machine belongs to")
 
-    def join(self, log_id: str) -> None:
+    @property
+    def known_operator_key(self) -> str:
+        """The public key of the operator of the log that this machine joined, hex; empty if it has none."""
+        try:
+            return (self.path / "log-operator").read_text().strip()
+        except FileNotFoundError:
+            return ""
+
+    def operator_public_key(self) -> str:
+        """Hex of the Ed25519 public key to found a log with; the private one (hex) is in ``operator.key``.
+
+        Imports cryptography: called only by the process that founds.
+        """
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        try:
+            self._once("operator.key", secrets.token_hex(32))
+            private = bytes.fromhex((self.path / "operator.key").read_text().strip())
+        except OSError as error:
+            raise _explained(error, self.path) from error
+        return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw().hex()
+
+    def join(self, log_id: str, operator_key: str = "") -> None:
         """Note that this machine belongs to ``log_id``. Raises FolderError (4) if it belongs to another."""
         known = self.log_id
         if known and known != log_id:
@@ -116,6 +139,8 @@ class DataFolder:
             )
         if not known:
             try:
+                if operator_key:
+                    self._once("log-operator", operator_key)
                 self._once("log-id", log_id)
             except OSError as error:
                 raise _explained(error, self.path) from error

@@ -15,7 +15,15 @@ def set_up(color: str) -> None:
     if not os.environ.get("JOURNAL_STREAM"):  # the journal has its own clock
         shared.append(structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False))
     structlog.configure(
-        processors=[*shared, structlog.dev.ConsoleRenderer(colors=colored(color, sys.stderr), pad_event_to=40)],
+        processors=[
+            *shared,
+            structlog.dev.ConsoleRenderer(
+                colors=colored(color, sys.stderr),
+                pad_event_to=40,
+                # never a traceback with local variables: they hold tokens
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -60,10 +60,12 @@ class Turn(NamedTuple):
     """To a root on the simple base, which has no time of its own: look after your actors."""
 
 
-class Overdue(NamedTuple):
-    """To the root: this actor's loop hasn't turned for long; what is left of it has been killed."""
+class Gone(NamedTuple):
+    """To the root: process ``pid`` of this actor has ended (0: never began). Thespian loses such news of a child
+    that ends before it is connected."""
 
     name: str
+    pid: int
 
 
 class Query(NamedTuple):

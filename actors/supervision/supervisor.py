@@ -17,7 +17,7 @@ import structlog
 from actors.setting import Setting
 from actors.supervision import process, system
 from actors.supervision.board import ADMIN, FIRST, ROOT, SLOTS, Board, Note
-from actors.supervision.messages import Drain, Fallen, Overdue, Query, Spec, StartAll, Status, Stop, Turn
+from actors.supervision.messages import Drain, Fallen, Gone, Query, Spec, StartAll, Status, Stop, Turn
 from actors.supervision.system import System, backoff_s
 
 #: The main process looks at all loops' beats this often, and kills one that stood still for OVERDUE_LOOKS of them.
@@ -53,6 +53,7 @@ class Supervisor:
         self._fallen: tuple[Fallen, ...] = ()
         self._watched: dict[int, int] = {}
         self._looked_s = 0.0
+        self._told: set[tuple[str, int]] = set()
         self._beats: dict[int, tuple[int, int]] = {}
         self._stopping = False
         self._logger = structlog.get_logger(actor="node")
@@ -77,6 +78,7 @@ class Supervisor:
         self._system.tell(StartAll(self._specs, self._setting, self._fallen))
         self._fallen = ()
         self._beats.clear()
+        self._told.clear()
         self._looked_s = time.monotonic()
         self._watch()
 
@@ -134,12 +136,25 @@ class Supervisor:
         self._watch()
         if self._stopping:
             return
+        self._tell_ended()
         if self._rebuild_at_s is None and (dead := self._dead()):
             self._down(dead)
         if self._rebuild_at_s is not None and time.monotonic() >= self._rebuild_at_s:
             self._build()
         if time.monotonic() - self._looked_s >= LOOK_S:
             self._look()
+
+    def _tell_ended(self) -> None:
+        """Tell the root of each process that wrote its last words, once."""
+        for index, spec in enumerate(self._specs):
+            note = self.board.read(FIRST + index)
+            if note.state == "ended" and not note.stops_node:
+                self._gone(spec.name, note.pid)
+
+    def _gone(self, name: str, pid: int) -> None:
+        if self._system is not None and (name, pid) not in self._told:
+            self._told = {told for told in self._told if told[0] != name} | {(name, pid)}
+            self._system.tell(Gone(name, pid))
 
     def _next_look_s(self) -> float:
         if self._rebuild_at_s is not None:
@@ -186,6 +201,8 @@ class Supervisor:
         for index, spec in enumerate(self._specs):
             slot = FIRST + index
             note, beats = self.board.read(slot), self.board.beats(slot)
+            if note.pid and not _alive(note.pid):
+                self._gone(spec.name, note.pid)
             before, still = self._beats.get(slot, (-1, 0))
             still = still + 1 if beats == before and note.state != "ended" else 0
             self._beats[slot] = (beats, still)
@@ -195,7 +212,7 @@ class Supervisor:
                 if note.pid and _alive(note.pid):
                     _kill(note.pid)
                 else:
-                    self._system.tell(Overdue(spec.name))
+                    self._system.tell(Gone(spec.name, note.pid))
 
     @staticmethod
     def _reap() -> None:

@@ -18,7 +18,7 @@ from actors.supervision.messages import (
     ActorStatus,
     Drain,
     Fallen,
-    Overdue,
+    Gone,
     Query,
     Spec,
     Start,
@@ -172,8 +172,8 @@ class Root(thespian.Actor):  # type: ignore[misc]
                 self._exited(message.childAddress)
             case thespian.WakeupMessage() | Turn():
                 self._turn()
-            case Overdue():
-                self._overdue(message.name)
+            case Gone():
+                self._gone(message)
             case Drain():
                 for child in self._children:
                     if child.address is not None:
@@ -233,9 +233,10 @@ class Root(thespian.Actor):  # type: ignore[misc]
                 child.address = None
                 self._fell(child)
 
-    def _overdue(self, name: str) -> None:
+    def _gone(self, message: Gone) -> None:
         for child in self._children:
-            if child.spec.name == name and child.due_s is None and not child.stopping:
+            known = child.spec.name == message.name and here().board.read(child.slot).pid == message.pid
+            if known and child.due_s is None and child.address is not None:
                 child.address = None
                 self._fell(child)
 

@@ -74,3 +74,16 @@ async def threads(setting: Setting, signals: Signals) -> None:
     Path(setting.folder, "threads").write_text(str(threading.active_count()))
     signals.report({"live": True})
     await signals.stop.wait()
+
+
+async def waiting(setting: Setting, signals: Signals) -> None:
+    """Runs and is never live, like one whose log is away."""
+    signals.report({"live": False})
+    await signals.stop.wait()
+
+
+async def environment(setting: Setting, signals: Signals) -> None:
+    """Says which variables it was given."""
+    Path(setting.folder, "environment").write_text("\n".join(os.environ))
+    signals.report({"live": True})
+    await signals.stop.wait()
