@@ -128,6 +128,7 @@ class Planner:
     def _look(self, name: str) -> None:
         """Decide about one unit, after those it follows, and then about those that this made necessary."""
         for one in self._peers_first(name):
+            self._queue.pop(one, None)
             self._look_one(one, self.view.dirty.pop(one, NO_CAUSE))
         while self._queue:
             follower = next(iter(self._queue))
@@ -239,27 +240,18 @@ class Planner:
         ``hard``: it must leave even when there is no other.
         """
         fences = self._control.units.fences.get(unit.name, ())
-        if source and fences:
-            if hard:
-                self._unplace(unit, source, leaving, cause)
-                self._push_followers(unit.name, cause)
-            return self._fence_verdict(unit, leaving)
-        if fences:
-            return self._fence_verdict(unit, leaving)
-        found, whys = self._choose(unit.name, spec, source)
+        found, whys = (None, {}) if fences else self._choose(unit.name, spec, source)
         if found is None:
             if source and hard:
                 self._unplace(unit, source, leaving, cause)
-                self._push_followers(unit.name, cause)
-            return self._nowhere(unit, spec, leaving, whys)
+                leaving = ""
+            return self._fence_verdict(unit, leaving) if fences else self._nowhere(unit, spec, leaving, whys)
         host, reason = found
         for other in self._in_the_way(unit.name, spec, host):
             leaving_it = f"{unit.name} replaces it on {self._name(host.machine.id)}"
             self._unplace(self._control.units.units[other], host.machine.id, leaving_it, cause)
-            self._push_followers(other, cause)
             self._queue[other] = cause
         self._place(unit, spec, host, f"{leaving}; {reason}" if leaving else reason, cause, source)
-        self._push_followers(unit.name, cause)
         return SETTLED
 
     def _fence_verdict(self, unit: Unit, leaving: str) -> Verdict:
@@ -305,7 +297,7 @@ class Planner:
             signature = (spec.cpu_millis, spec.memory_bytes, spec.ports, fleet.metadata, fleet.machine_id)
             if (known := self._no_fit.get(signature)) is not None:
                 return None, known
-        group = self._group(name, source)
+        group = {} if fleet.machine_of else self._group(name)
         fits = [machine for _, _, machine in view.order] if not fleet.machine_of else self._of_peers(spec)
         for together in (True, False) if group else (False,):
             for machine in fits:
@@ -314,7 +306,7 @@ class Planner:
                     if together and not self._group_fits(name, spec, group, host):
                         continue
                     return (host, self._why_there(spec, machine, group if together else {})), {}
-        whys = {machine: why_not(name, spec, host) or "current: it is here" for machine, host in view.hosts.items()}
+        whys = {machine: why_not(name, spec, host) for machine, host in view.hosts.items()}
         if signature is not None and not any(kind_of(why) == "conflict" for why in whys.values()):
             self._no_fit[signature] = whys
         return None, whys
@@ -335,7 +327,7 @@ class Planner:
         beside = f" together with {', '.join(group)}" if group else ""
         return f"{self._name(machine)} is the least loaded machine that fits{beside}"
 
-    def _group(self, name: str, source: str) -> dict[str, UnitFile]:
+    def _group(self, name: str) -> dict[str, UnitFile]:
         """Units that follow this one, directly or not, and will have to go where it goes."""
         found: dict[str, UnitFile] = {}
         queue = list(self.view.followers.get(name, ()))
@@ -369,7 +361,7 @@ class Planner:
         return found
 
     def _push_followers(self, name: str, cause: Cause) -> None:
-        """Who follows a unit that has just moved is looked at in this round, too."""
+        """Who follows a unit that was just placed or taken away is looked at in this round, too."""
         for follower in self.view.followers.get(name, ()):
             self._queue.setdefault(follower, cause)
 
@@ -428,12 +420,14 @@ class Planner:
             self._no_fit.clear()
         self.view.put(unit.name, machine.id, unit.generation, spec)
         self._placed[unit.name] = None
+        self._push_followers(unit.name, cause)
         data = says.Placed(machine.id, unit.generation, machine.generation, reason, self._decided_at, source)
         self._say(unit, data, reason, cause)
 
     def _unplace(self, unit: Unit, machine: str, reason: str, cause: Cause) -> None:
         self.view.take(unit.name, machine)
         self._no_fit.clear()
+        self._push_followers(unit.name, cause)
         self._say(unit, says.Unplaced(machine, unit.generation, reason, self._decided_at), reason, cause)
 
     def _say_waiting(self, name: str, verdict: Verdict, cause: Cause) -> None:

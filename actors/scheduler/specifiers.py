@@ -155,6 +155,8 @@ def expand(text: str, name: Name, host: HostFacts | None = None, *, on_machine: 
 
 def _of_name(letter: str, name: Name) -> str | None:
     last = name.prefix.rpartition("-")[2]
+    # a template never runs; so that it can be checked like its instances, it is read as the instance "i"
+    instance = "i" if name.is_template else name.instance
     match letter:
         case "n":
             return name.full
@@ -165,14 +167,14 @@ def _of_name(letter: str, name: Name) -> str | None:
         case "P":
             return unescape(name.prefix)
         case "i":
-            return name.instance
+            return instance
         case "I":
-            return unescape(name.instance)
+            return unescape(instance)
         case "j":
             return last
         case "J":
             return unescape(last)
         case "f":
-            return "/" + unescape(name.instance or name.prefix).lstrip("/")
+            return "/" + unescape(instance or name.prefix).lstrip("/")
         case _:
             return None

@@ -142,12 +142,12 @@ class Cluster:
         """Something only the master says."""
         return self.say(data, subject, f"{actor}@{self.master}", term=self.term if term is None else term)
 
-    def placed(self, name: str, machine: str, **changes: Any) -> Outcome:
+    def placed(self, name: str, on: str, **changes: Any) -> Outcome:
         """A placement as a scheduler would say it that decides by the present state, but for ``changes``."""
-        found = self.control.cluster.machines.get(ident(machine))
+        found = self.control.cluster.machines.get(ident(on))
         unit = self.control.units.units.get(name)
         fields = {
-            "machine": ident(machine),
+            "machine": ident(on),
             "generation": unit.generation if unit else 1,
             "machine_generation": found.generation if found else 1,
             "reason": "by hand",
@@ -158,10 +158,11 @@ class Cluster:
     def engine(
         self, name: str, machine: str, kind: type[Data] = of_engine.Started, fence: int | None = None
     ) -> Outcome:
-        """What the machine's engine says of a unit, by default of its placement there."""
+        """What the machine's engine says of a unit, by default of its placement (or else its run) there."""
         unit = self.control.units.units.get(name)
         placement = unit.placements.get(ident(machine)) if unit else None
-        number = fence if fence is not None else placement.fence if placement else 0
+        run = self.control.engines.runs.get(name, {}).get(ident(machine))
+        number = fence if fence is not None else placement.fence if placement else run.fence if run else 0
         data = kind(machine=ident(machine), generation=unit.generation if unit else 1, fence=number)
         return self.say(data, name, "engine@" + ident(machine))
 
