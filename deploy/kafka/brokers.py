@@ -6,6 +6,7 @@ Each broker is a combined one (KRaft broker and controller). Fail-over is tuned 
 heartbeats each 150 ms. Needs Java 17; the jars come from ``deploy/kafka/jars``.
 """
 
+import ctypes
 import os
 import random
 import secrets
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
@@ -61,6 +63,11 @@ Configuration:
   Loggers:
     Root: {level: WARN, AppenderRef: {ref: out}}
 """
+
+
+def _die_with_parent() -> None:
+    """In the child: SIGKILL when the thread that started it ends, so that a killed test run leaves no broker."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class Missing(Exception):
@@ -137,7 +144,12 @@ class Broker:
             return
         with (self.folder / "broker.log").open("ab") as out:
             self._process = subprocess.Popen(
-                self._java("kafka.Kafka", f"{self.folder}/server.properties"), stdout=out, stderr=out, cwd=self.folder
+                self._java("kafka.Kafka", f"{self.folder}/server.properties"),
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                # a thread that ends would take its broker with it: only the main one stays
+                preexec_fn=_die_with_parent if threading.current_thread() is threading.main_thread() else None,
             )
 
     def listening(self) -> bool:
