@@ -201,11 +201,14 @@ def _drop_objects(store: Store, needed: set[str]) -> int:
     freed = 0
     old_s = time.time() - YOUNG_S
     for folder in store.objects.iterdir():
-        for entry in os.scandir(folder) if not folder.name.startswith(".") else ():
-            if entry.path not in needed:
-                status = entry.stat(follow_symlinks=False)
-                os.unlink(entry.path)
-                freed += status.st_blocks * 512 if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 else 0
+        if folder.name.startswith("."):
+            continue
+        with os.scandir(folder) as scanned:
+            entries = [entry for entry in scanned if entry.path not in needed]
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            os.unlink(entry.path)
+            freed += status.st_blocks * 512 if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 else 0
     for path in store.parts.iterdir():
         if path.stat().st_mtime < old_s:
             path.unlink(missing_ok=True)
