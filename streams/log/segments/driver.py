@@ -109,10 +109,11 @@ class SegmentsLog:
         """See the port. Raises ForkedLog and DamagedLog too; ends when the log is closed."""
         self._check()
         self._listen()
-        cursor = await asyncio.to_thread(Cursor, self._folder, self._shared, start)
+        shared = self._shared
+        cursor = await asyncio.to_thread(Cursor, self._folder, shared, start)
         while not self._closed:
             more = self._more
-            lag = self._shared.end - cursor.offset
+            lag = shared.end - cursor.offset
             if lag > 0:
                 try:
                     entries = (
@@ -156,6 +157,7 @@ class SegmentsLog:
             self._loop.remove_reader(self._bell.socket)
             self._bell.close()
         self._wake()
+        del self._shared, self._writer  # closes the files once the last read under way has ended
 
     def _check(self) -> None:
         if os.getpid() != self._pid:

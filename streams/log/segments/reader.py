@@ -62,7 +62,7 @@ class Cursor:
 
     def _read(self, limit: int, chunk_bytes: int, out: list[Entry]) -> None:
         assert self._file is not None
-        buffer = self._pread(chunk_bytes)
+        buffer = self._pread(self._ahead(chunk_bytes))
         used, offset, stop = decode(buffer, 0, self.offset, limit, out)
         if used == 0 and stop is Stop.SHORT and len(buffer) == chunk_bytes:
             return self._read(limit, 4 * chunk_bytes, out)  # one frame larger than the chunk
@@ -72,6 +72,13 @@ class Cursor:
             reason = "the file ends here" if is_clean_end(buffer, 0) else stop.value
             raise DamagedLog(self._file.path, self._byte, self.offset, reason, self._shared.end)
         return None
+
+    def _ahead(self, chunk_bytes: int) -> int:
+        """At most ``chunk_bytes``, and no more than is published: what is allocated beyond it is only noughts."""
+        place = self._shared.place()
+        if place is None or place.segment != self._segment or place.byte <= self._byte:
+            return chunk_bytes
+        return min(chunk_bytes, place.byte - self._byte)
 
     def _reopened(self) -> bool:
         """Whether the trouble was only that the segments have changed since the file was opened."""

@@ -62,7 +62,7 @@ class SharedEnd:
                         os.pwrite(self.fd, bytes(SIZE_BYTES - size), size)
             self._map = mmap.mmap(self.fd, SIZE_BYTES)
         except OSError as error:
-            os.close(self.fd)
+            self.close()
             raise LogUnavailable(f"{path}: {error.strerror}") from error
         self._words = memoryview(self._map).cast("Q")
 
@@ -149,9 +149,15 @@ class SharedEnd:
         self.state = CLEAN
 
     def close(self) -> None:
-        self._words.release()
-        self._map.close()
-        os.close(self.fd)
+        """Let go now; without it, when nobody refers to it any more (a read in a thread may outlive its log)."""
+        fd, self.fd = getattr(self, "fd", -1), -1
+        if fd >= 0:
+            if hasattr(self, "_words"):
+                self._words.release()
+                self._map.close()
+            os.close(fd)
+
+    __del__ = close
 
 
 def _check(place: Place) -> int:

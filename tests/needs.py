@@ -1,0 +1,27 @@
+"""Real parts that a test needs: missing, it is skipped on a laptop with the reason and fails where CI=true."""
+
+import os
+import shutil
+
+import pytest
+
+
+def missing(reason: str) -> None:
+    """Skip, or fail in CI, because a real part isn't here."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI has to bring this: {reason}")
+    pytest.skip(reason)
+
+
+def program(name: str) -> str:
+    """The path of a program."""
+    path = shutil.which(name)
+    if path is None:
+        missing(f"the program {name} is not installed")
+    return path or ""
+
+
+def root() -> None:
+    """The rights to mount."""
+    if os.geteuid() != 0:
+        missing("only root can mount")
