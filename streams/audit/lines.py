@@ -1,0 +1,123 @@
+"""One line of the audit trail: made alike from a fold (embedded log) and from the outcomes topic (Kafka)."""
+
+import datetime
+import re
+from typing import Any
+
+import msgspec
+
+from streams.events.base import Base64, Event
+from streams.outcomes import Rejected
+from streams.records import Position
+from streams.replay import Applied
+
+#: Positions in lines sort as text in no order; they are compared as these.
+_POSITION = re.compile(r"(\d{1,19})\.(\d{1,9})")
+
+
+class BadLine(ValueError):
+    """A record of the outcomes topic can't be read; the message names the topic's offset and the field."""
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What became of the event at ``position``.
+
+    outcome        ``accepted`` or ``rejected``; ``pending`` where the log has it and nobody has said its outcome yet
+    code, message  why it was rejected; ``code`` is stable, the message is for people
+    subject        key, unit, machine or version
+    principal      who asked: ``uid:0``, ``token:ops``, ``addr:127.0.0.1``
+    time_ms        the writer's wall clock at the record, informative
+    source         the writer: ``actor@machine``
+    """
+
+    position: str
+    type: str
+    outcome: str
+    time_ms: int = 0
+    subject: str = ""
+    principal: str = ""
+    correlation: str = ""
+    source: str = ""
+    code: str = ""
+    message: str = ""
+    term: int = 0
+
+    @property
+    def at(self) -> Position:
+        return Position.parse(self.position)
+
+
+_decoder = msgspec.json.Decoder(Line)
+OUTCOMES = ("accepted", "rejected", "pending")
+
+
+def line_of(applied: Applied) -> Line:
+    """The line of an event that was applied, or refused."""
+    event, outcome, record = applied.event, applied.outcome, applied.record
+    refused = outcome if isinstance(outcome, Rejected) else None
+    return Line(
+        position=str(applied.position),
+        type=event.type,
+        outcome="rejected" if refused else "accepted",
+        time_ms=record.time_ms,
+        subject=subject_of(event),
+        principal=event.principal,
+        correlation=event.correlation,
+        source=record.writer,
+        code=refused.code if refused else "",
+        message=refused.message if refused else "",
+        term=event.term,
+    )
+
+
+def audit_line(applied: Applied) -> dict[str, Any]:
+    """The line as plain data, with ``time`` in ISO 8601 (UTC): what ``corelog audit export`` and ``log --jsonl`` print."""
+    return plain(line_of(applied))
+
+
+def plain(line: Line) -> dict[str, Any]:
+    """A line as plain data: every field, in one order, and its time in words."""
+    fields = {name: getattr(line, name) for name in line.__struct_fields__}
+    return {"position": fields.pop("position"), "time": iso(line.time_ms), **fields}
+
+
+def iso(time_ms: int) -> str:
+    """ISO 8601 in UTC with milliseconds; empty for a time that no calendar has."""
+    try:
+        moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
+    except (OverflowError, OSError, ValueError):
+        return ""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def subject_of(event: Event) -> str:
+    """What an event is about: its subject, or the key where the data says it (bytes that aren't text: base64)."""
+    if event.subject:
+        return event.subject
+    key = getattr(event.data, "key", "")
+    if isinstance(key, Base64):
+        return "base64:" + str(msgspec.to_builtins(key.base64))
+    return key if isinstance(key, str) else ""
+
+
+def audited(applied: Applied) -> bool:
+    """Whether an event belongs on the trail: each command, and facts that were refused (an old master's, a liar's)."""
+    return bool(applied.event.data.COMMAND) or isinstance(applied.outcome, Rejected)
+
+
+def encode(line: Line) -> bytes:
+    """A line as the outcomes topic's value."""
+    return msgspec.json.encode(line)
+
+
+def parse(raw: bytes, where: str = "line") -> Line:
+    """Read a value of the outcomes topic. Raises BadLine that begins with ``where``."""
+    try:
+        line = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadLine(f"{where}: {error}") from error
+    if _POSITION.fullmatch(line.position) is None:
+        raise BadLine(f"{where}: {line.position[:60]!r} is not a position (1234.7)")
+    if line.outcome not in OUTCOMES:
+        raise BadLine(f"{where}: {line.outcome[:60]!r} is not an outcome ({', '.join(OUTCOMES)})")
+    return line
