@@ -14,6 +14,7 @@ from thespian import actors as thespian
 from actors.setting import Setting
 from actors.supervision import process
 from actors.supervision.board import FIRST, ROOT, SLOTS, Board, Note
+from actors.supervision.facts import last_writer
 from actors.supervision.messages import (
     ActorStatus,
     Drain,
@@ -28,6 +29,7 @@ from actors.supervision.messages import (
     Turn,
 )
 from actors.supervision.transport import Here, PortTaken, here, settle
+from streams.replay import LEVEL
 
 REPORTER_SLOT = SLOTS - 1
 #: The master renews only while these work (docs: the election).
@@ -197,7 +199,8 @@ class Root(thespian.Actor):  # type: ignore[misc]
         for child in self._children:
             self._start(child)
         self._facts += message.fallen
-        self._report()
+        before = last_writer(message.setting.folder)
+        self._report(introduce=before.incarnation > 0 and before.level != LEVEL)
 
     def _start(self, child: _Child) -> None:
         assert self._setting is not None
@@ -283,9 +286,12 @@ class Root(thespian.Actor):  # type: ignore[misc]
 
     # -- facts
 
-    def _report(self) -> None:
-        """Have the facts said by a transient actor: this process may start no thread, and must not wait."""
-        if not self._facts or self._reporter is not None or self._stopping or self._setting is None:
+    def _report(self, introduce: bool = False) -> None:
+        """Have the facts said by a transient actor: this process may start no thread, and must not wait.
+
+        ``introduce``: also without facts, so that the log knows the feature level of this version of the writer.
+        """
+        if not (self._facts or introduce) or self._reporter is not None or self._stopping or self._setting is None:
             return
         facts, self._facts = tuple(self._facts), []
         here().board.clear(REPORTER_SLOT)

@@ -71,6 +71,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     servers.append(_unix_server(app, folder / SOCKET))
     serving.append(asyncio.ensure_future(servers[-1].serve()))
     keeping = asyncio.ensure_future(snapshotting.keep(setting, shell))
+    telling = asyncio.ensure_future(_tell(shell, servers, signals))
     stopping = asyncio.ensure_future(signals.stop.wait())
     try:
         done, _ = await asyncio.wait([driving, stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -82,11 +83,20 @@ async def serve(setting: Setting, signals: Signals) -> None:
             server.force_exit = True
         stopping.cancel()
         keeping.cancel()
+        telling.cancel()
         await asyncio.wait(serving, timeout=3)
         driving.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await driving
         await log.close()
+
+
+async def _tell(shell: Shell, servers: list["_Server"], signals: Signals) -> None:
+    """Tell the supervisor when this actor serves, and now and then how far it is."""
+    while True:
+        live = shell.host.live and all(server.started for server in servers)
+        signals.report({"applied": shell.host.replica.offset, "live": live})
+        await asyncio.sleep(1.0 if live else 0.02)
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from actors.setting import Setting, Signals
 
@@ -30,6 +31,18 @@ async def coordination(setting: Setting, signals: Signals) -> None:
     signals.report({"live": True, "left": True})
     await signals.stop.wait()
     _leave_a_mark(setting, "coordination-stopped")
+
+
+async def watching(setting: Setting, signals: Signals) -> None:
+    """Stands for coordination: notes whose progress it is told of."""
+
+    def told(progress: Any) -> None:
+        with Path(setting.folder, "progress").open("a") as file:
+            file.write(f"{progress.actor}\n")
+
+    signals.notice = told
+    signals.report({"live": True})
+    await signals.stop.wait()
 
 
 async def slow(setting: Setting, signals: Signals) -> None:

@@ -16,9 +16,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.control import ControlFold
+from actors.setting import Setting
 from actors.supervision import board as boards
-from actors.supervision.facts import last_writer, next_incarnation
+from actors.supervision.facts import last_writer, next_incarnation, record
+from actors.supervision.messages import Fallen
 from actors.supervision.system import backoff_s
+from streams.events.base import encode, say
+from streams.events.log import LogOpened
+from streams.outcomes import DONE
+from streams.records import Entry, Record
+from streams.replay import Replica
 
 #: The main process of a tiny node: writes its status to a file, obeys lines on its standard input.
 DRIVER = """
@@ -36,7 +44,8 @@ ports = [int(port) for port in ports.split(",") if port]
 def port():
     from actors.supervision.system import free_port
     return ports.pop(0) if ports else free_port()
-setting = Setting(machine="5" * 32, nonce="n", boot_id="b", folder=folder, log=log, log_id=log_id)
+alone = "ALONE" in os.environ
+setting = Setting(machine="5" * 32, nonce="n", boot_id="b", folder=folder, log=log, log_id=log_id, alone=alone)
 actors = [Spec(*spec.split("=")) for spec in specs]
 node = Supervisor(actors, setting, one_process == "1", port=port)
 node.start()
@@ -70,7 +79,15 @@ MINE = "corelog-supervision-test"
 
 
 class Node:
-    def __init__(self, folder: Path, *specs: str, one_process: bool = False, looks: int = 30, ports: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *specs: str,
+        one_process: bool = False,
+        looks: int = 30,
+        ports: str = "",
+        alone: bool = True,
+    ) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         arguments = [
@@ -90,6 +107,7 @@ class Node:
             text=True,
             cwd=Path(__file__).parents[2],
             start_new_session=True,
+            env={**os.environ, "ALONE": "1"} if alone else None,
         )
 
     def state(self) -> dict[str, Any]:
@@ -224,6 +242,26 @@ def test_nothing_survives_a_kill_of_the_main_process(start: Callable[..., Node])
     assert len(node.mine()) >= 6
     node.process.kill()
     node.gone()
+
+
+def test_coordination_is_told_whose_loop_turns(start: Callable[..., Node]) -> None:
+    """A master that renews but whose keys or scheduler stand still is worse than none."""
+    node = start(
+        "coordination=tests.actors.little:watching",
+        "kv=tests.actors.little:good",
+        "scheduler=tests.actors.little:good",
+        "engine=tests.actors.little:good",
+        alone=False,
+    )
+    node.live()
+    node.until(lambda _: set(node.lines("progress")) == {"kv", "scheduler"})
+    os.kill(node.pid("kv"), signal.SIGSTOP)
+    time.sleep(0.5)  # what was said before is told
+    before = node.lines("progress")
+    node.until(lambda _: node.lines("progress").count("scheduler") >= before.count("scheduler") + 5)
+    assert node.lines("progress").count("kv") == before.count("kv")
+    os.kill(node.pid("kv"), signal.SIGCONT)
+    node.until(lambda _: node.lines("progress").count("kv") > before.count("kv"))
 
 
 def test_thespians_logger_killed_harms_nobody(start: Callable[..., Node]) -> None:
@@ -376,6 +414,18 @@ def test_a_message_without_the_nodes_seal_is_never_unpickled(start: Callable[...
     assert not canary.exists()
 
 
+def test_the_nodes_writer_says_its_new_feature_level_at_the_start(start: Callable[..., Node], tmp_path: Path) -> None:
+    """A writer that once said it knows level 0 and is silent ever since would bar the log from a higher level."""
+    folder = tmp_path / "node0"
+    folder.mkdir()
+    (folder / "node-writer.json").write_text('{"incarnation":7,"level":0}')
+    node = start(GOOD)
+    node.live()
+    segment = folder / "log" / "00000000000000000000.seg"
+    node.until(lambda _: segment.exists() and b"actor.opened" in segment.read_bytes())
+    node.until(lambda _: last_writer(str(folder)).level == 1)
+
+
 # -- the board ----------------------------------------------------------------------------------------------------
 
 
@@ -432,6 +482,20 @@ def test_beats_are_counted(board: boards.Board) -> None:
 
 
 # -- the fact -----------------------------------------------------------------------------------------------------
+
+
+def test_replicas_take_the_fact_whatever_was_said_before(tmp_path: Path) -> None:
+    replica = Replica(ControlFold())
+    founding = Record("0" * 32, "log", "node@x", 1, 1, 0, encode([say(LogOpened(id="0" * 32))]))
+    replica.apply(Entry(0, founding.canonical()))
+    setting = Setting(machine="5" * 32, nonce="n", boot_id="b", folder=str(tmp_path), log="memory://", log_id="0" * 32)
+    for offset, wall_ms in ((1, 5000), (2, 4000)):  # the clock was set back in between
+        fact = Fallen("kv", "process 7 was killed", offset, 100)
+        said = record(setting, (fact,), next_incarnation(str(tmp_path), wall_ms), wall_ms)
+        applied = replica.apply(Entry(offset, said.canonical()))
+        assert [one.outcome for one in applied] == [DONE, DONE]
+    assert replica.log.restarts == {f"kv@{'5' * 32}": 2}
+    assert replica.log.void_incarnations == 0
 
 
 def test_incarnations_of_the_nodes_writer_only_grow(tmp_path: Path) -> None:

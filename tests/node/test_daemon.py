@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+
+from tests import needs
 
 ROOT = Path(__file__).parents[2]
 UP = """
@@ -382,6 +383,17 @@ def test_a_wrong_command_line_exits_with_2(argv: list[str]) -> None:
     assert found.stderr
 
 
+def test_systemd_understands_the_unit_file(tmp_path: Path) -> None:
+    analyze = needs.program("systemd-analyze")
+    text = (ROOT / "deploy" / "systemd" / "corelog.service").read_text()
+    (tmp_path / "corelog.service").write_text(text.replace("/usr/bin/corelog", "/bin/true"))
+    found = subprocess.run(
+        [analyze, "verify", "--man=no", str(tmp_path / "corelog.service")], capture_output=True, text=True, check=False
+    )
+    assert "corelog.service" not in found.stderr, found.stderr
+    assert found.returncode == 0, found.stderr
+
+
 def test_the_unit_file_of_systemd_says_what_the_node_does() -> None:
     text = (ROOT / "deploy" / "systemd" / "corelog.service").read_text()
     settings = [line.partition("=")[::2] for line in text.splitlines() if "=" in line and not line.startswith("#")]
@@ -389,4 +401,3 @@ def test_the_unit_file_of_systemd_says_what_the_node_does() -> None:
     assert found["Type"] == "notify"
     assert found["KillMode"] == "process", "shims and units must survive a restart of the node"
     assert float(found["WatchdogSec"].removesuffix("s")) >= 10
-    assert msgspec.json.encode(found)
