@@ -1,17 +1,18 @@
 """The log for people and programs: lines, one record, a live stream (SSE), why, diff, the whole state."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
-from streams.audit.lines import audit_line
 
 from actors.control import ControlFold
 from actors.folds import FOLDS
+from actors.kv.state import KvFold
+from streams.audit.lines import audit_line
 from streams.events.base import UndecodableEvent, Unknown, decode
 from streams.history.at import entries
 from streams.history.diff import diff
@@ -217,10 +218,22 @@ def _is_noise(path: tuple[str, ...]) -> bool:
 
 
 def plain_state(fold: Any) -> Any:
-    """A fold's state as plain data; a fold may offer its own view (the kv fold does: keys, not its index)."""
-    if hasattr(fold, "plain"):
-        return fold.plain()
+    """A fold's state as plain data; of the kv fold its keys and values, not its index."""
+    if isinstance(fold, KvFold):
+        tree = fold.look("/", recursive=True)
+        return dict(_flat(tree["node"])) if tree else {}
     return msgspec.to_builtins(fold.state)
+
+
+def _flat(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys with their values below a node of the v2 store; an empty directory stands for itself."""
+    children = node.get("nodes", [])
+    if not node.get("dir"):
+        yield node["key"], node.get("value", "")
+    elif not children and "key" in node:
+        yield node["key"] + "/", {}
+    for child in children:
+        yield from _flat(child)
 
 
 async def get_state(request: Request) -> Response:

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from actors.kv.state import KvFold
-from streams.events.base import blob
 
 from .context import BODY_BYTES_MAX, TIMEOUT_S, context, read
 from .problem import Problem
@@ -54,9 +53,7 @@ async def _past(request: Request, key: str) -> Response:
     replica = await here.past(request.query_params["at"], KvFold, "kv")
     fold = replica.fold
     assert isinstance(fold, KvFold)
-    found = fold.look(
-        blob("/" + key.encode().decode().strip("/")), recursive=request.query_params.get("recursive") == "true"
-    )
+    found = fold.look("/" + key.strip("/"), recursive=request.query_params.get("recursive") == "true")
     if found is None:
         raise Problem(404, "no-such-key", f"/{key.strip('/')} did not exist then (position {replica.offset})")
     return read(found, replica)
