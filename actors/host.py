@@ -138,10 +138,13 @@ class Host:
         self.last_landed_s = float("-inf")
         self._new_nonce = nonce
         self._in_flight_max = in_flight_max
+        #: an actor with ``follows_replay = False`` isn't told of what was applied before its barrier is under way
+        self._follows_replay = getattr(actor, "follows_replay", True)
         self._begin_at = -1
         self._began = False
         self._incarnation = 0
         self._nonce = ""
+        self._nonces: set[str] = set()
         self._seq = 0
         self._opening: Record | None = None
         self._flights: dict[tuple[int, int], _Flight] = {}
@@ -164,6 +167,9 @@ class Host:
         """Apply a batch from the tail. Raises streams.replay.Halt: the shell stops the actor."""
         batch: list[Applied] = []
         for entry in entries:
+            if not (self._follows_replay or self.live or self._opening or self._orphans):
+                self.replica.replay(entry)
+                continue
             applied = self.replica.apply(entry)
             if applied:
                 batch += applied
@@ -270,7 +276,8 @@ class Host:
         data = applied.event.data
         opened = self.replica.log.writers.get(self.writer)
         if data.nonce != self._nonce or applied.record.incarnation != self._incarnation:
-            others = self._incarnation and opened is not None and opened.nonce != self._nonce
+            # one of our own that we had given up may still arrive: it isn't another process
+            others = self._nonces and opened is not None and opened.nonce not in self._nonces
             if self._opening is None and not self._reopen and others:
                 self._superseded(applied)
             return
@@ -317,6 +324,7 @@ class Host:
         known = self.replica.log.writers.get(self.writer)
         self._incarnation = max(self._incarnation, known.incarnation if known else 0) + 1
         self._nonce, self._seq, self._reopen = self._new_nonce(), 0, False
+        self._nonces.add(self._nonce)
         self._opening = self._record("log", [say(says.ActorOpened(nonce=self._nonce, level=LEVEL))], now)
         self.outbox.append(Append([self._opening]))
 

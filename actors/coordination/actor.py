@@ -70,6 +70,8 @@ class Coordination:
         #: the election's state when our barrier was sent; after it landed in time, a claim may follow
         self._barrier: tuple[int, int, str] | None = None
         self._cleared: tuple[int, int, str] | None = None
+        #: the election's state for which we asked early whether the log is live
+        self._probed: tuple[int, int, str] | None = None
         self._renewed_s = NEVER
         self._seen_s = NEVER
         self._landed_s = NEVER
@@ -188,9 +190,11 @@ class Coordination:
         if stale := self._without_progress(now):
             return self._resign(replica, f"no progress of {stale} within {self.lease_s:g} s", now)
         events, wake_at_s = self._absences(replica, now)
-        if now.boot_s >= self._renewed_s + self.lease_s / 4:
+        self._see(events, now, early=now.boot_s >= self._renewed_s + self.lease_s / 4)
+        if events or now.boot_s >= self._renewed_s + self.lease_s / 4:
+            # whatever is said carries a renewal: a plan without one under way in a broker's pause would let a
+            # challenger's barrier come back with no renewal before it
             events.insert(0, self._renew(elected, now))
-        self._see(events, now)
         if events:
             return Plan(events)
         return Plan(wake_at_s=min(wake_at_s, self._renewed_s + self.lease_s / 4, self._seen_s + decide.SEEN_S))
@@ -227,8 +231,13 @@ class Coordination:
             claim_at_s = self._changed_s + decide.countdown_s(cluster, self.machine, self.lease_s)
             if elected.holder == self.machine:
                 claim_at_s = NEVER  # held by an earlier process of this very machine, which is dead
+            probe_at_s = self._changed_s + decide.OVERDUE * self.lease_s
+            probes = elected.holder not in ("", self.machine) and self._probed != self._change
+            if probes and now.boot_s >= probe_at_s:
+                self._probed = self._change
+                return Plan([say(log_says.Barrier())])
             if now.boot_s < claim_at_s:
-                wake_at_s = min(wake_at_s, claim_at_s)
+                wake_at_s = min(wake_at_s, claim_at_s, probe_at_s if probes else FOREVER)
             elif not elected.holder or elected.holder == self.machine or self._cleared == self._change:
                 self._cleared = None
                 events.append(self._claim(elected, now))
@@ -247,9 +256,9 @@ class Coordination:
 
     # -- what is said -----------------------------------------------------------------------------------------
 
-    def _see(self, events: list[Event], now: Now) -> None:
-        """Add this machine's renewal if it is due, a little early if a record is written anyway."""
-        due_s = self._seen_s + decide.SEEN_S - (decide.SEEN_EARLY_S if events else 0.0)
+    def _see(self, events: list[Event], now: Now, early: bool = False) -> None:
+        """Add this machine's renewal if it is due, a little ``early`` if a record is written anyway."""
+        due_s = self._seen_s + decide.SEEN_S - (decide.SEEN_EARLY_S if events or early else 0.0)
         if now.boot_s >= due_s:
             self._seen_s = now.boot_s
             events.append(
@@ -324,7 +333,7 @@ class Coordination:
     def _restart(self, cluster: ClusterState, now: Now) -> None:
         """Restart all countdowns: only time in which the log was live counts as absence."""
         self._changed_s = now.boot_s
-        self._cleared = None
+        self._cleared = self._probed = None
         self._heard_s = {name: now.boot_s for name, machine in cluster.machines.items() if machine.alive}
         for actor, at_s in self._progress_s.items():
             self._progress_s[actor] = max(now.boot_s, at_s)

@@ -11,6 +11,8 @@ from actors.coordination.state import ClusterState
 
 #: An own append that took longer than this to come back: the log was not live, absence must not be counted over it.
 LOG_SLOW_S = 0.5
+#: A renewal is overdue after this part of L: challengers ask early whether the log is live (see docs/decisions).
+OVERDUE = 0.5
 #: Challengers claim one after the other within this span, by rank.
 JITTER_MAX_S = 0.15
 #: Every machine says this often that it lives; one such renewal may come this much earlier, to share a record.

@@ -99,6 +99,14 @@ class Observer:
             return "accept"
         return ""
 
+    def steady(self) -> None:
+        """Where only the broker paused: a broker's pause changes no master and looks like nobody's death."""
+        if self.term != 1:
+            raise Violation(f"a broker's pause changes no master: term {self.term}, {self.changes}")
+        machines = self.replica.fold.state.cluster.machines.values()
+        if gone := [machine.id[-2:] for machine in machines if machine.lost_at]:
+            raise Violation(f"a broker's pause looks like nobody's death: {gone} were given up")
+
     def compare(self, replica: Replica, writer: str) -> None:
         """Replicas' hashes agree at equal offsets."""
         expected = self.hashes.get(replica.offset)

@@ -77,6 +77,7 @@ def stall(sim: Any) -> float:
     node, seconds = _node(sim), sim.time.random.uniform(0.2, 3)
     if node.up:
         process = sim.time.random.choice(list(node.processes.values()))
+        process.alone()
         process.stalled_until = sim.time.now + seconds
     return seconds
 

@@ -13,19 +13,23 @@ from streams.records import Entry
 
 if TYPE_CHECKING:
     from tests.simulator.core import Time
-    from tests.simulator.node import Process
+    from tests.simulator.node import Node, Process
 
 #: The log client's delivery timeout: after it the outcome is unknown.
 DELIVERY_S = 3.0
 DELAY_S = (0.001, 0.006)
+#: After a broker's fail-over every client is back within this time.
+RECONNECT_S = 0.4
 
 
 class SimLog:
     def __init__(self, time: "Time") -> None:
         self.time = time
         self.entries: list[Entry] = []
-        self.processes: list["Process"] = []
+        #: woken when something is committed: nodes, and processes that read at their own pace
+        self.readers: list["Node | Process"] = []
         self.observers: list = []
+        self.nodes: list["Node"] = []
         self.paused_until = 0.0
         self.refusing_until = 0.0
         self.losing_until = 0.0
@@ -49,7 +53,7 @@ class SimLog:
             time.after(0.01, process.refused, append, LogUnavailable("nobody answers"))
             return
         lost = time.now < self.losing_until and time.random.random() < 0.7
-        arrives = max(process.sent_until, time.now + self.delay())
+        arrives = max(process.sent_until, node.reconnected_at, time.now + self.delay())
         if node.cut_out_until > time.now:
             lost = True
             arrives = max(arrives, node.cut_out_until + self.delay())
@@ -74,8 +78,15 @@ class SimLog:
         if self.time.now < self.paused_until:
             return
         queue, self._queue = self._queue, []
+        now, chance = self.time.now, self.time.random
+        self.settled_at = max(self.settled_at, now + RECONNECT_S)
+        for node in self.nodes:
+            # every client finds the new leader after a back-off of its own
+            node.reconnected_at = now + chance.uniform(0, RECONNECT_S)
+            node.cut_in_until = max(node.cut_in_until, now + chance.uniform(0, RECONNECT_S))
         for process, append in queue:
-            self._commit(process, append)
+            process.sent_until = max(process.sent_until, process.node.reconnected_at)
+            self.time.at(process.node.reconnected_at, self._arrive, process, append)
 
     def _arrive(self, process: "Process", append: Append) -> None:
         if process.dead_at is not None and self.time.now > process.dead_at + 0.05:
@@ -99,5 +110,5 @@ class SimLog:
         self.entries.append(entry)
         for observer in self.observers:
             observer.committed(entry)
-        for process in self.processes:
-            process.wake(self.delay())
+        for reader in self.readers:
+            reader.wake(self.delay())

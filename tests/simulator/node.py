@@ -6,7 +6,8 @@ from typing import Any
 from actors.coordination.actor import Coordination, Drain
 from actors.host import Append, Host, Now, Superseded
 from actors.setting import Setting
-from streams.replay import Halt, Replica
+from streams.records import Entry
+from streams.replay import Applied, Halt, Replica
 from tests.simulator.core import Clock, Time, Violation
 from tests.simulator.log import SimLog
 from tests.simulator.world import World
@@ -15,10 +16,24 @@ from tests.simulator.world import World
 RESPAWN_S = 0.5
 
 
+class SharedReplica(Replica):
+    """One replica for processes of a node that read each record at one instant: who comes first applies it."""
+
+    def __init__(self, fold: Any) -> None:
+        super().__init__(fold)
+        self._last: list[Applied] = []
+
+    def apply(self, entry: Entry, upto: int | None = None) -> list[Applied]:
+        assert upto is None
+        if entry.offset != self.log.offset:
+            self._last = super().apply(entry)
+        return self._last
+
+
 class Process:
     """One actor's process: gets time and log entries, may be stopped (SIGSTOP) with its node, or killed."""
 
-    def __init__(self, node: "Node", name: str) -> None:
+    def __init__(self, node: "Node", name: str, replica: SharedReplica | None = None) -> None:
         self.node = node
         self.name = name
         self.time: Time = node.time
@@ -27,11 +42,13 @@ class Process:
         self.sent_until = 0.0
         self.stalled_until = 0.0
         self.actor = node.parts.actor(node, name)
-        self.host = Host(self.actor, Replica(node.parts.fold()), f"{name}@{node.machine}", node.nonce_maker)
+        self.shares = replica is not None
+        self.host = Host(self.actor, replica or Replica(node.parts.fold()), f"{name}@{node.machine}", node.nonce_maker)
         self._pump_at: float | None = None
         self._tick_at: float | None = None
         self._deferred: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        node.log.processes.append(self)
+        if not self.shares:
+            node.log.readers.append(self)
         self._step(self.host.begin, len(node.log.entries))
         self.wake(0.0)
 
@@ -43,6 +60,8 @@ class Process:
 
     def wake(self, delay: float) -> None:
         """Something was committed: read the log after ``delay``."""
+        if self.shares:
+            return
         if self._pump_at is None and self.dead_at is None:
             self._pump_at = max(self.time.now + delay, self.stalled_until, self.node.cut_in_until)
             self.time.at(self._pump_at, self._pump)
@@ -61,6 +80,21 @@ class Process:
         batch = self.node.log.entries[self.host.replica.offset + 1 :]
         if batch:
             self._step(self.host.delivered, batch)
+
+    def delivered(self, entry: Entry) -> None:
+        """One record, read by all processes that share the node's replica."""
+        if self.dead_at is None and self.shares:
+            self._step(self.host.delivered, [entry])
+
+    def alone(self) -> None:
+        """From now on it reads at its own pace, with a replica of its own."""
+        if self.shares:
+            replica = Replica(self.node.parts.fold())
+            for entry in self.node.log.entries[: self.host.replica.offset + 1]:
+                replica.apply(entry)
+            self.host.replica, self.shares = replica, False
+            self.node.log.readers.append(self)
+            self.wake(0.0)
 
     def refused(self, append: Append, error: Exception) -> None:
         self._input(self.host.refused, append, error)
@@ -100,10 +134,8 @@ class Process:
             call(*arguments, self.now())
         except Halt as error:
             raise Violation(f"replicas never halt: {self.host.writer} at {self.time.now:.3f} s: {error}") from error
-        except Superseded:
-            self.node.sim.superseded += 1
-            self.node.respawn(self)
-            return
+        except Superseded as error:
+            raise Violation(f"no process takes its own past for another: {host.writer}: {error}") from error
         outbox, host.outbox = host.outbox, []
         for output in outbox:
             if isinstance(output, Append):
@@ -132,7 +164,8 @@ class Process:
 
     def kill(self) -> None:
         self.dead_at = self.time.now
-        self.node.log.processes.remove(self)
+        if not self.shares:
+            self.node.log.readers.remove(self)
         self.host.stop()
 
 
@@ -153,11 +186,17 @@ class Node:
         #: nothing gets out (in) before these instants: partitions, one-way ones too
         self.cut_out_until = 0.0
         self.cut_in_until = 0.0
+        self.reconnected_at = 0.0
         self.boots = 1
         self.nonces: list[str] = []
         self.world = World(self)
         self.processes: dict[str, Process] = {}
         self.down_until = 0.0
+        #: the processes that share a replica read the log here
+        self.replica: SharedReplica | None = None
+        self._pump_at: float | None = None
+        self.log.readers.append(self)
+        self.log.nodes.append(self)
 
     def nonce_maker(self) -> str:
         return f"{self.time.random.getrandbits(64):016x}"
@@ -188,8 +227,33 @@ class Node:
             return
         self.stopped = False
         self.nonces.append(self.nonce_maker())
+        self.replica = SharedReplica(self.parts.fold())
         for name in self.parts.names:
-            self.processes[name] = Process(self, name)
+            self.processes[name] = Process(self, name, self.replica)
+        self.wake(0.0)
+
+    def wake(self, delay: float) -> None:
+        """Something was committed: read the log after ``delay``."""
+        if self._pump_at is None and self.up:
+            self._pump_at = max(self.time.now + delay, self.cut_in_until)
+            self.time.at(self._pump_at, self._pump)
+
+    def _pump(self) -> None:
+        self._pump_at = None
+        if not self.up or self.stopped:
+            return
+        if self.cut_in_until > self.time.now:
+            self.wake(0.0)
+            return
+        replica = self.replica
+        assert replica is not None
+        for entry in self.log.entries[replica.offset + 1 :]:
+            for process in list(self.processes.values()):
+                process.delivered(entry)
+                if self.replica is not replica:
+                    return
+            if replica.offset < entry.offset:
+                replica.apply(entry)
 
     def crash(self, down_s: float, reboot: bool = False) -> None:
         """kill -9 of everything of the node; units and the watchdog live on, unless the machine reboots."""
@@ -230,8 +294,13 @@ class Node:
         if not self.stopped:
             return
         self.stopped = False
+        first = self.time.random.random() < 0.5
+        if first:
+            self._pump()
         for process in list(self.processes.values()):
             process.resume()
+        if not first:
+            self.wake(0.001)
 
     def drain(self, down_s: float) -> None:
         """An orderly restart: hand over, then stop."""

@@ -20,6 +20,10 @@ from streams.outcomes import DONE, Accepted, Outcome, Rejected
 from streams.replay import Applied, Context, Replica
 from tests.simulator.world import KILL_GRACE_S
 
+#: The model's master says something this often.
+CHATTER_S = 0.4
+
+
 class ModelFold(ControlFold):
     """The product's control fold, with the model's rules for units and engines."""
 
@@ -53,6 +57,9 @@ def evolve_unit(control: Any, event: Event, context: Context) -> Outcome:
         unit.placements[data.machine] = Placement(data.machine, fence, 1, data.reason, at)
         units.fences[name] = [Fence(fence, data.machine, at)]
         return Accepted({"fence": fence})
+    if isinstance(data, says.Waiting):
+        unit.waiting = data.reason
+        return DONE
     if isinstance(data, says.Unplaced):
         return DONE if unit.placements.pop(data.machine, None) else Rejected("not-there")
     if isinstance(data, says.FenceExpired):
@@ -101,6 +108,7 @@ class ModelScheduler(_Actor):
         super().__init__(setting)
         self._lost_s: dict[tuple[str, str], float] = {}
         self._fence_s = setting.fence_ms / 1000
+        self._told_s, self._told = 0.0, 0
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
         for applied in batch:
@@ -141,7 +149,12 @@ class ModelScheduler(_Actor):
                 load[best.id] += 1
                 placed = says.Placed(best.id, 1, best.generation, "least loaded")
                 events.append(say(placed, subject=name, term=term))
-        return Plan(events, wake_at_s=None if events else wake)
+        if units.units and now.boot_s >= self._told_s + CHATTER_S:
+            # a fact that always has an effect, so that an old master's can be told from a new one's
+            self._told_s, self._told = now.boot_s, self._told + 1
+            waiting = says.Waiting(1, f"{s.machine[-1]}.{self._told}")
+            events.append(say(waiting, subject=next(iter(units.units)), term=term))
+        return Plan(events, wake_at_s=None if events else min(wake, self._told_s + CHATTER_S))
 
 
 class Look(NamedTuple):

@@ -1,0 +1,49 @@
+"""Three bugs, planted in the product's code for as long as a test runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from actors.coordination import decide, election
+from streams.events import cluster as says
+from streams.events.base import Event
+from streams.outcomes import STALE_TERM, Outcome
+from streams.replay import Context
+
+
+@contextmanager
+def _patched(module: Any, name: str, value: Any) -> Iterator[None]:
+    kept = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
+
+
+def off_by_one_in_the_term() -> Any:
+    """Facts of the term before the current one still count."""
+
+    def guard(state: election.Election, event: Event, context: Context) -> Outcome | None:
+        if not event.term or isinstance(event.data, says.Claim):
+            return None
+        return STALE_TERM if event.term < state.term - 1 else None
+
+    return _patched(election, "guard", guard)
+
+
+def a_renewal_that_ignores_its_order() -> Any:
+    """A renewal that is ordered before a claim no longer voids it."""
+    real: Callable[..., Outcome] = election._claim
+
+    def claim(state: election.Election, data: says.Claim, context: Context) -> Outcome:
+        return real(state, msgspec.structs.replace(data, expect_renew_seq=state.renew_seq), context)
+
+    return _patched(election, "_claim", claim)
+
+
+def a_countdown_that_counts_a_brokers_pause() -> Any:
+    """However long an append took, the log counts as live."""
+    return _patched(decide, "LOG_SLOW_S", float("inf"))
