@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -25,3 +26,13 @@ def root() -> None:
     """The rights to mount."""
     if os.geteuid() != 0:
         missing("only root can mount")
+
+
+def docker() -> str:
+    """The socket of a dockerd that answers."""
+    program("docker")
+    socket = "/var/run/docker.sock"
+    done = subprocess.run(["docker", "--host", f"unix://{socket}", "info"], capture_output=True, check=False)
+    if done.returncode:
+        missing("no dockerd answers; start one with `deploy/images/dockerd start`")
+    return socket

@@ -45,5 +45,5 @@ def read(folder: str, boot_id: str) -> int:
     values = []
     for line in lines[:2]:
         boot, _, digits = line.partition(" ")
-        values.append(int(digits) if boot == boot_id and digits.isdigit() else 0)
+        values.append(int(digits) if boot == boot_id and len(digits) == 19 and digits.isdigit() else 0)
     return min(values) if len(values) == 2 else 0

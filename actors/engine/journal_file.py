@@ -58,10 +58,14 @@ class JournalFile:
         if rest := self._rest.pop(stream, b""):
             self._lines(stream, [rest])
 
-    def _lines(self, stream: str, lines: list[bytes]) -> None:
+    def line(self, stream: str, text: bytes, time_us: int) -> None:
+        """One line whose time is known (0: now)."""
+        self._lines(stream, [text.replace(b"\n", b" ")], time_us)
+
+    def _lines(self, stream: str, lines: list[bytes], time_us: int = 0) -> None:
         if not lines:
             return
-        head = f"{time.time_ns() // 1000} {stream} ".encode()
+        head = f"{time_us or time.time_ns() // 1000} {stream} ".encode()
         out = bytearray()
         for line in lines:
             for at in range(0, max(1, len(line)), LINE_BYTES_MAX):

@@ -20,7 +20,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     phase    starting (ExecStartPre, image), started (the main process runs), running (it serves), stopping, ended
     run      token of this run: two runs of a unit never share it
-    result   of an ended run: success, exit-code, signal, timeout, exec (couldn't be started), fence, stopped, lost
+    result   of an ended run: success, exit-code, signal, timeout, exec (couldn't be started), fence, stopped, lost,
+             away (the engine can't be reached)
     """
 
     unit: str
@@ -56,6 +57,10 @@ class Refused(Exception):
         self.final = final
 
 
+class Away(Refused):
+    """The engine itself can't be reached now (dockerd is down): no fault of the unit, tried again later."""
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where and for whom engines work. ``folder``: the engine's own, absolute; ``fences``: deadlines are kept here
     (False when the machine is alone: the lock of its log proves that it is the only one)."""
@@ -73,8 +78,7 @@ class Engine(Protocol):
     name: str
 
     async def open(self, changed: Callable[[], None]) -> None:
-        """Look at the world; ``changed`` is called whenever the inventory may differ. Raises Refused if this engine
-        isn't there at all."""
+        """Look at the world; ``changed`` is called whenever the inventory may differ."""
         ...
 
     def inventory(self) -> dict[str, Seen]:

@@ -211,7 +211,7 @@ class ProcessEngine:
         identity = _identity(process)
         environment = {"PATH": PATH, "LANG": "C.UTF-8", **identity.pop("environment")}
         environment |= process.environment
-        environment |= _from_files(process.environment_files)
+        environment |= from_files(process.environment_files)
         environment |= {"CORELOG_MACHINE": place.machine, "CORELOG_UNIT": spec.name, "CORELOG_FENCE": str(fence)}
         expand = {key: [_told(command, environment) for command in getattr(process, key)] for key in _COMMANDS}
         cwd = process.cwd
@@ -309,7 +309,7 @@ def _group(name: str) -> int:
     return grp.getgrgid(int(name)).gr_gid if name.isdigit() else grp.getgrnam(name).gr_gid
 
 
-def _from_files(files: tuple[tuple[str, bool], ...]) -> dict[str, str]:
+def from_files(files: tuple[tuple[str, bool], ...]) -> dict[str, str]:
     """The variables of EnvironmentFile=, later files over earlier ones. Raises Refused naming file and line."""
     out: dict[str, str] = {}
     for path, optional in files:

@@ -171,7 +171,7 @@ async def test_environment_identity_and_folder_are_the_units_own(where, tmp_path
 
 async def test_what_this_machine_can_not_do_is_refused_by_name(where):
     async with rig(where) as it:
-        with pytest.raises(Refused, match="no user or group like that.*nosuchuser"):
+        with pytest.raises(Refused, match=r"no user or group like that.*nosuchuser"):
             await it.engine.check(unit("u.service", "true", user="nosuchuser"))
         with pytest.raises(Refused, match="EnvironmentFile=/no/such is not there"):
             await it.engine.start(unit("u.service", "true", environment_files=(("/no/such", False),)), 1, 1)
