@@ -66,6 +66,8 @@ def words(event: Event, writer: str) -> str:
     text = " ".join(parts)
     if reason := fields.get("reason") or fields.get("detail"):
         text += f": {reason}"
+    name, at, machine = writer.partition("@")
+    writer = f"{name}{at}{machine[:8]}"
     if event.principal:
         text += f" (asked by {event.principal} through {writer})"
     elif event.term:
@@ -115,7 +117,7 @@ async def why(
     stop = await log.end() if end is None else end
     async for applied in _applied(log, replica, stop):
         quiet = applied.event.type in _QUIET
-        if not quiet:
+        if not quiet and (applied.record.stream != "kv" or subject_of(applied.event) == name):
             by_position[applied.position] = applied
         if applied.record.stream in streams and subject_of(applied.event) == name and not quiet:
             about.append(applied)
