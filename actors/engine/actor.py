@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ FACTS_MAX = 500
 OPEN_RETRY_S = 0.5
 OFFLINE_S = 3.0
 REPORT_S = 1.0
+#: What is wanted is saved so soon after it changed.
+SAVE_S = 0.1
+#: While it catches up: when it is live should be known at once.
+SOON_S = 0.02
 
 
 class EngineActor:
@@ -54,8 +58,11 @@ class EngineActor:
         self.setting = setting
         self.supervisor = supervisor
         self.is_live = False
-        #: what is wanted may differ from what was saved
-        self.dirty = True
+        #: called when units may be gone for good: what they left can be removed
+        self.tidy_hook: Callable[[], None] = lambda: None
+        self.known: Callable[[str], bool] = lambda _unit: True
+        #: called when what is wanted may have changed
+        self.wanted_hook: Callable[[], None] = lambda: None
         self._unsaid: set[str] = set()
         self._seen_ms = 0
         self._logger = structlog.get_logger(actor=self.name)
@@ -69,21 +76,24 @@ class EngineActor:
             unit for unit, fences in control.units.fences.items() if any(f.machine == self.machine for f in fences)
         )
         self._unsaid |= units
+        self.known = lambda unit: unit in control.units.units or unit in control.engines.runs
         self.supervisor.is_open = lambda unit, fence: not decide.stale_fence(control, unit, fence)
         self._push(control, units)
         first, self.is_live = not self.is_live, True
         if first:
             self.supervisor.activate()
+            self.tidy_hook()
         self._extend(control)
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
         if not self.is_live:
             return
-        self.dirty = True
         units = {each.event.subject for each in batch if each.record.stream in ("unit", "engine")}
         control = _control(replica)
         self._push(control, units)
         self._unsaid |= units
+        if not all(map(self.known, units)):
+            self.tidy_hook()
         if any(isinstance(each.event.data, cluster_says.MachineSeen | cluster_says.MachineJoined) for each in batch):
             self._extend(control)
 
@@ -132,6 +142,7 @@ class EngineActor:
             want = decide.wanted(control, self.machine, unit)
             said[unit] = (want, control.engines.runs.get(unit, {}).get(self.machine))
         self.supervisor.want(said)
+        self.wanted_hook()
 
     def _extend(self, control: Control) -> None:
         """The right to fenced units grows with the machine's own renewals, T_a after they were *sent*."""
@@ -193,7 +204,11 @@ class _Node:
         host = HostFacts(setting.machine, uname.node, setting.boot_id, uname.release, uname.machine)
         self.supervisor = Supervisor(engines, host, self.fences, self._changed)
         self.actor = EngineActor(setting, self.supervisor)
+        self.actor.wanted_hook = self._save_soon
+        self.actor.tidy_hook = self._tidy
+        self._tidying: set[asyncio.Future[None]] = set()
         self._saved = b""
+        self._saving: asyncio.TimerHandle | None = None
         self._logger = structlog.get_logger(actor="engine")
 
     async def open(self) -> None:
@@ -257,7 +272,7 @@ class _Node:
             except ValueError as error:
                 self._logger.warning("the last known state can't be used", path=str(path), error=str(error))
         self._logger.warning("the log can't be reached: going on by the last known state", units=count)
-        self.supervisor.activate()
+        self.supervisor.activate(offline=True)
 
     def _changed(self, units: set[str]) -> None:
         if self.shell is not None and self.actor.is_live:
@@ -269,25 +284,35 @@ class _Node:
     async def _report(self) -> None:
         while True:
             shell = self.shell
+            live = shell is not None and shell.host.live
             self.signals.report(
                 {
                     "applied": shell.host.replica.offset if shell is not None else -1,
-                    "live": shell is not None and shell.host.live,
+                    "live": live,
                     "units": sum(1 for unit in self.supervisor.units() if self._lives(unit)),
                     "fences": self.fences is None or self.fences.ok,
                 }
             )
-            if self.actor.is_live and self.actor.dirty:
-                self.actor.dirty = False
-                self._save()
-            await asyncio.sleep(REPORT_S)
+            await asyncio.sleep(REPORT_S if live else SOON_S)
 
     def _lives(self, unit: str) -> bool:
         seen = self.supervisor.seen(unit)
         return seen is not None and seen.live
 
+    def _tidy(self) -> None:
+        work = asyncio.ensure_future(self.supervisor.tidy(self.actor.known))
+        self._tidying.add(work)
+        work.add_done_callback(self._tidying.discard)
+
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_S, self._save)
+
     def _save(self) -> None:
         """Keep what is wanted for a start without the log; written only when it differs."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
         raw = self.supervisor.saved()
         if raw == self._saved:
             return

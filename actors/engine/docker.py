@@ -126,6 +126,9 @@ class DockerEngine:
         if seen.fenced and self.fences is not None:
             await self.fences.drop_container(unit)
 
+    def kept(self) -> set[str]:
+        return set(self._seen)
+
     async def remove(self, unit: str) -> None:
         if (seen := self._seen.get(unit)) is not None:
             await self.collect(unit, seen.run)

@@ -101,6 +101,10 @@ class Engine(Protocol):
         """Forget an ended run; its journal stays."""
         ...
 
+    def kept(self) -> set[str]:
+        """Names of units of which anything is kept here, journals too."""
+        ...
+
     async def remove(self, unit: str) -> None:
         """Forget the unit with its journal, if nothing of it runs."""
         ...

@@ -66,6 +66,7 @@ class ProcessEngine:
             if (folder / "status").exists():
                 self._watch(folder.name)
                 self._load(folder.name)
+        self._kill_strangers()
 
     def inventory(self) -> dict[str, Seen]:
         return self._seen
@@ -108,6 +109,12 @@ class ProcessEngine:
         if status is not None and status["run"] == run and (unit not in self._seen or not self._seen[unit].live):
             (folder / "status").unlink(missing_ok=True)
             self._seen.pop(unit, None)
+
+    def kept(self) -> set[str]:
+        try:
+            return set(os.listdir(self.units))
+        except OSError:
+            return set()
 
     async def remove(self, unit: str) -> None:
         if (seen := self._seen.get(unit)) is not None and seen.live:
@@ -200,6 +207,21 @@ class ProcessEngine:
             cgroups.signal(status["pid"], signal.SIGKILL)
         self.say(unit, "its shim was killed; what was left of the unit was killed too")
         return {**status, "phase": "ended", "result": "lost", "detail": "its shim was killed", "signal": 9}
+
+    def _kill_strangers(self) -> None:
+        """End what stands in our cgroups and is under no shim's record: somebody removed the unit's folder."""
+        root = self.place.options.get("cgroup_root", "")
+        for hierarchy in [root] if root not in ("", "none") else cgroups.roots():
+            base = f"{hierarchy}/corelog/{self.place.machine}"
+            for unit in os.listdir(base) if os.path.isdir(base) else ():
+                path = f"{base}/{unit}"
+                seen = self._seen.get(unit)
+                if not os.path.isdir(path) or (seen is not None and seen.live):
+                    continue
+                if left := cgroups.pids(path):
+                    self._logger.warning("processes without a record are killed", unit=unit, pids=left)
+                    cgroups.kill(path)
+                cgroups.remove(path)
 
     # -- what the shim is told --------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """The shim: one small process per run of a unit, which outlives the node.
 
-Started as ``python -S -E`` with the standard library alone. It reads one marshalled ``dict`` (see ``SPEC``) from
-its standard input, leaves the node's session by a double fork, becomes the subreaper of all that the unit forks,
-and answers ``ok`` or a reason on its standard output. Then it runs the unit to its end, the way systemd does:
+Started as ``python -I -S`` with the standard library alone. It reads one marshalled ``dict`` (``SPEC``, see
+:mod:`actors.engine.child`) from its standard input, leaves the node's session by a double fork, becomes the subreaper
+of all that the unit forks, and answers ``ok`` or a reason on its standard output. Then it runs the unit to its end,
+the way systemd does:
 
     ExecStartPre… → ExecStart (or each, for oneshot) → [READY=1] → … → ExecStop… → KillSignal → SIGKILL
 
@@ -22,27 +23,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from actors.engine import cgroups, deadline
+from actors.engine import cgroups, child, deadline
+from actors.engine.child import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, SPEC, prctl
 from actors.engine.journal_file import JournalFile
 
-#: Keys of the spec, all required: unit, machine, fence, generation, run (a token), fenced (bool), folder, cgroup
-#: (name or ""), cgroup_roots (list or None), type (simple, exec, oneshot, notify), remain (bool), env (dict),
-#: cwd ("" = /, a leading "-" ignores failure), uid, gid, groups (list) or None, kill_signal, kill_mode, send_sigkill,
-#: start_timeout_s, stop_timeout_s (0 = for ever), umask, journal_bytes,
-#: pre, start, post, stop, stop_post: lists of {"argv": [...], "path": str, "ignore": bool, "privileged": bool}
-SPEC = dict[str, Any]
-
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
-EXIT_EXEC = 203
 #: Deaths by these are a clean end of a service, as in systemd.
 CLEAN_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 READ_BYTES = 65536
-
-
-def prctl(option: int, value: Any) -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 class Ended(Exception):
@@ -241,7 +228,7 @@ class Shim:
         out, err = self._pipes()
         pid = os.fork()
         if pid == 0:
-            self._child(command, tell, out, err)
+            child.become(self.spec, command, self.cgroup, self.main, tell, out, err)
         for fd in (tell, out, err):
             os.close(fd)
         self.childless = False
@@ -252,40 +239,6 @@ class Shim:
             if not command["ignore"]:
                 raise Ended("exec", f"{what}: {reason}")
         return pid
-
-    def _child(self, command: dict[str, Any], tell: int, out: int, err: int) -> None:
-        """In the child; never returns."""
-        spec, step = self.spec, "set up"
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
-            os.setsid()
-            for fd, target in ((out, 1), (err, 2)):
-                os.dup2(fd, target)
-            step = "enter its cgroup"
-            if self.cgroup:
-                cgroups.enter(self.cgroup)
-            os.umask(spec["umask"])
-            if spec["uid"] is not None and not command["privileged"]:
-                step = f"become uid {spec['uid']}"
-                os.setgroups(spec["groups"])
-                os.setgid(spec["gid"])
-                os.setuid(spec["uid"])
-            if not self.cgroup:
-                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            step = f"enter {spec['cwd']}"
-            _chdir(spec["cwd"])
-            env = dict(spec["env"])
-            if self.main:
-                env["MAINPID"] = str(self.main)
-            argv = [_mainpid(word, self.main) for word in command["argv"]]
-            step = f"execute {command['path']}"
-            _exec(command["path"], argv, env)
-        except BaseException as error:
-            reason = error.strerror if isinstance(error, OSError) else repr(error)
-            os.write(tell, f"can't {step}: {reason}".encode())
-        os._exit(EXIT_EXEC)
 
     def _pipes(self) -> tuple[int, int]:
         ends = []
@@ -483,30 +436,6 @@ def _until(timeout_s: float) -> float | None:
 
 def _how(code: int, number: int) -> str:
     return f"was killed by {signal.Signals(number).name}" if number else f"exited with code {code}"
-
-
-def _mainpid(word: str, pid: int) -> str:
-    text = str(pid) if pid else ""
-    return word.replace("${MAINPID}", text).replace("$MAINPID", text)
-
-
-def _chdir(cwd: str) -> None:
-    try:
-        os.chdir(cwd.removeprefix("-") or "/")
-    except OSError:
-        if not cwd.startswith("-"):
-            raise
-        os.chdir("/")
-
-
-def _exec(path: str, argv: list[str], env: dict[str, str]) -> None:
-    if "/" in path:
-        os.execve(path, argv, env)
-    for folder in env.get("PATH", "/usr/bin:/bin").split(":"):
-        candidate = f"{folder}/{path}"
-        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
-            os.execve(candidate, argv, env)
-    raise FileNotFoundError(2, "no such program in PATH")
 
 
 def main() -> None:

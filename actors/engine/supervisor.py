@@ -60,7 +60,7 @@ class Supervisor:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = False
-        self._active = False
+        self._active = self._offline = False
         self._logger = structlog.get_logger(actor="engine")
 
     async def open(self) -> None:
@@ -74,11 +74,19 @@ class Supervisor:
         self.static = frozenset(wants)
         self.want({unit: (want, None) for unit, want in wants.items()})
 
-    def activate(self) -> None:
-        """From now on what is wanted is known: act on it."""
-        self._active = True
+    def activate(self, offline: bool = False) -> None:
+        """From now on what is wanted is known: act on it. ``offline``: it is only believed, so nothing is stopped."""
+        self._active, self._offline = True, offline
         for unit in sorted(self.units()):
             self.look(unit)
+
+    async def tidy(self, known: Callable[[str], bool]) -> None:
+        """Remove what units left that no longer exist anywhere: their journals."""
+        for engine in self.engines.values():
+            for unit in sorted(engine.kept()):
+                seen = self.seen(unit)
+                if not known(unit) and unit not in self.static and (seen is None or not seen.live):
+                    await engine.remove(unit)
 
     async def close(self) -> None:
         """Let go of everything; units run on."""
@@ -131,18 +139,20 @@ class Supervisor:
             return None
         known = self._specs.get(unit)
         if known is None or known[0][:2] != want.key:
-            spec: UnitSpec | None = None
-            problem = ""
-            try:
-                spec = spec_of(parse(unit, want.content, self._host))
-            except UnitFileError as error:
-                problem = str(error)
-            else:
-                if spec.engine not in self.engines:
-                    spec, problem = None, f"this machine has no engine {spec.engine}"
+            spec, problem = self._read(unit, want.content)
             known = self._specs[unit] = ((*want.key, want.content), spec, problem)
             self.track(unit).problem = problem
         return known[1]
+
+    def _read(self, unit: str, content: str) -> tuple[UnitSpec | None, str]:
+        """The spec in a unit file, or why this machine can't run it."""
+        try:
+            spec = spec_of(parse(unit, content, self._host))
+        except UnitFileError as error:
+            return None, str(error)
+        if spec.engine not in self.engines:
+            return None, f"this machine has no engine {spec.engine}"
+        return spec, ""
 
     # -- doing ------------------------------------------------------------------------------------------------
 
@@ -176,7 +186,7 @@ class Supervisor:
 
     def look(self, unit: str) -> None:
         """Decide on one unit and do it."""
-        if not self._active and unit not in self.static:
+        if unit not in self.static and (not self._active or (self._offline and unit not in self.wants)):
             return
         if (timer := self._timers.pop(unit, None)) is not None:
             timer.cancel()

@@ -29,7 +29,7 @@ import sys
 from typing import Any, NamedTuple
 
 from actors.engine import cgroups, deadline
-from actors.engine.shim import PR_SET_NAME, prctl
+from actors.engine.child import PR_SET_NAME, prctl
 
 CLOCK_BOOTTIME = 7
 TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 0o4000, 0o2000000, 1
