@@ -122,7 +122,8 @@ def _log_id(config: Config, folder: DataFolder) -> tuple[str, str]:
     if answer.error:
         raise Refused(answer.error, answer.exit_code)
     folder.join(answer.log_id, answer.operator_key)
-    return answer.log_id, answer.operator_key
+    # a log whose founding record was trimmed away doesn't tell its operator any more
+    return answer.log_id, answer.operator_key or folder.known_operator_key
 
 
 def _in_child(config: Config, folder: DataFolder, known: str) -> _Answer:
@@ -171,7 +172,6 @@ def _open(config: Config, folder: DataFolder, known: str) -> _Answer:
 
 async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
     from streams.log.founding import found, identity
-
     from streams.log.open import open_log
 
     log = await open_log(config.log_address, config.log_options)

@@ -29,6 +29,8 @@ from streams.replay import Applied, Replica
 RETRY_S = 5.0
 OPEN_RETRY_S = 1.0
 REPORT_S = 1.0
+#: While it catches up: when it is live should be known at once.
+SOON_S = 0.02
 
 
 class Updater:
@@ -174,7 +176,8 @@ async def _until_stop(shell: Shell, actor: Updater, signals: Signals) -> None:
     stopping = asyncio.ensure_future(signals.stop.wait())
     try:
         while not stopping.done():
-            await asyncio.wait({running, stopping}, timeout=REPORT_S, return_when=asyncio.FIRST_COMPLETED)
+            report_s = REPORT_S if shell.host.live else SOON_S
+            await asyncio.wait({running, stopping}, timeout=report_s, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
                 return
