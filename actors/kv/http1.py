@@ -29,6 +29,7 @@ LINGER_S = 1.0
 
 JSON = b"Content-Type: application/json\r\n"
 TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
+_TOO_LONG = f"request line and headers have over {HEAD_BYTES_MAX} bytes"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -106,7 +107,7 @@ class Http1(asyncio.Protocol):
         self._waiting: deque[Exchange] = deque()
         self._reading: Exchange | None = None
         self._url = b""
-        self._head_bytes = 0
+        self._head_bytes = self._field_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._in_head = True
@@ -143,7 +144,7 @@ class Http1(asyncio.Protocol):
             self._refuse(400, f"malformed request: {error}")
         else:
             if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(431, f"request line and headers have over {HEAD_BYTES_MAX} bytes")
+                self._refuse(431, _TOO_LONG)
         self._next()
 
     def eof_received(self) -> bool:
@@ -163,16 +164,24 @@ class Http1(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._reading = Exchange(self)
-        self._url = b""
+        self._url, self._field_bytes = b"", 0
         self._body, self._body_bytes = [], 0
         self._in_head = True
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        self._field(len(url))
+
+    def _field(self, size: int) -> None:
+        """A head that came whole in one read is limited as well."""
+        self._field_bytes += size
+        if self._field_bytes > HEAD_BYTES_MAX:
+            raise _Refused(431, _TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         assert self._reading is not None
         self._reading.headers[name.lower()] = value
+        self._field(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
         reading = self._reading
