@@ -115,12 +115,13 @@ class Broker:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def _java(self, *arguments: str, heap: str = "-Xmx512m") -> list[str]:
+    def _java(self, *arguments: str, short: bool = False) -> list[str]:
         return [
             "java",
-            heap,
+            "-Xmx512m",
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=4",
+            # what ends at once is not worth the second compiler
+            f"-XX:TieredStopAtLevel={1 if short else 4}",
             "-Xshare:auto",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={self.folder}/log4j2.yaml",
@@ -129,15 +130,11 @@ class Broker:
             *arguments,
         ]
 
-    def format(self, cluster: str) -> None:
-        done = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", f"{self.folder}/server.properties"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise Missing(f"formatting a broker's storage failed: {done.stdout[-800:]}{done.stderr[-800:]}")
+    def format(self, cluster: str) -> subprocess.Popen[bytes]:
+        """Begin to format the storage; ``start`` it when the process has ended well."""
+        words = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", f"{self.folder}/server.properties"]
+        with (self.folder / "broker.log").open("ab") as out:
+            return subprocess.Popen(self._java(*words, short=True), stdout=out, stderr=out, cwd=self.folder)
 
     def start(self) -> None:
         if self.pid is not None:
@@ -215,8 +212,10 @@ class Brokers:
         """Format all and start all; returns when each listens and knows all others. Raises Missing."""
         cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
         try:
-            for broker in self.brokers:
-                broker.format(cluster)
+            formatting = [broker.format(cluster) for broker in self.brokers]
+            for broker, process in zip(self.brokers, formatting, strict=True):
+                if process.wait():
+                    raise Missing(f"formatting a broker's storage failed: {broker.output()[-2000:]}")
                 broker.start()
             self.wait()
         except BaseException:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import docker
 import pytest
 from docker.errors import DockerException
 
-import docker
 from deploy.kafka.brokers import Brokers, Missing, free_port
 from tests import needs
 
@@ -61,7 +61,9 @@ def engine() -> None:
         finally:
             client.close()
     except DockerException as error:
-        needs.missing(f"no Docker engine with {KAFKA_IMAGE}: deploy/images/dockerd start; deploy/images/build ({error})")
+        needs.missing(
+            f"no Docker engine with {KAFKA_IMAGE}: deploy/images/dockerd start; deploy/images/build ({error})"
+        )
 
 
 _contained: list[str] = []

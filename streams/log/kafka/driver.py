@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.log.kafka import topic as topics
-from streams.log.kafka.options import Address, Options, for_consumer, parse_address, parse_options
+from streams.log.kafka.options import Address, Options, for_admin, for_consumer, parse_address, parse_options
 from streams.log.kafka.reader import ASK_TIMEOUT_S, Reader, watermarks
 from streams.log.kafka.writer import Writer
 from streams.log.port import LogUnavailable
@@ -28,6 +28,7 @@ class KafkaLog:
     def __init__(self, address: Address, options: Options, found: topics.Topic) -> None:
         """Use ``open``."""
         self._address = address
+        self._asking = for_admin(address, options)
         self._consuming = for_consumer(address, options)
         self._writer = Writer(address, options, found)
         self._asker = Consumer(self._consuming)
@@ -87,8 +88,7 @@ class KafkaLog:
         await asyncio.to_thread(self._delete, min(before, end))
 
     def _delete(self, before: int) -> None:
-        admin = AdminClient({key: value for key, value in self._consuming.items() if key in _ADMIN or "." not in key
-                             or key.startswith(("sasl.", "ssl.", "security.", "enable.s", "socket."))})  # fmt: skip
+        admin = AdminClient(self._asking)
         where = TopicPartition(self._address.topic, 0, before)
         try:
             for future in admin.delete_records([where], request_timeout=ASK_TIMEOUT_S * 3).values():
@@ -100,6 +100,3 @@ class KafkaLog:
         """Ends the writer (appends under way: OutcomeUnknown). Tails end when their generators are closed."""
         await self._writer.close()
         await asyncio.to_thread(self._asker.close)
-
-
-_ADMIN = frozenset({"bootstrap.servers", "client.id", "log_level"})

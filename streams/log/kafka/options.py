@@ -156,6 +156,12 @@ def _common(address: Address, client: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def for_admin(address: Address, options: Options) -> dict[str, Any]:
+    """For questions beside the hot path."""
+    client = {key: value for key, value in options.client.items() if key not in ("linger.ms", "compression.type")}
+    return _common(address, client)
+
+
 def for_producer(address: Address, options: Options) -> dict[str, Any]:
     """acks=all, idempotent, at most 5 requests in flight, nothing waits to be batched."""
     return {
@@ -174,7 +180,7 @@ def for_producer(address: Address, options: Options) -> dict[str, Any]:
 def for_consumer(address: Address, options: Options) -> dict[str, Any]:
     """No group (``group.id`` is asked for by the client, nothing is committed), read_uncommitted, CRCs checked."""
     return {
-        **_common(address, {key: value for key, value in options.client.items() if not key.startswith("linger")}),
+        **for_admin(address, options),
         "group.id": "corelog-none",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

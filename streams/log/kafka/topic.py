@@ -8,11 +8,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from confluent_kafka import KafkaError as ClientError
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from streams.log.kafka.options import MESSAGE_BYTES_MAX, Address, Options, for_kafka_python
+from streams.log.kafka.options import MESSAGE_BYTES_MAX, Address, Options, for_admin, for_kafka_python
 from streams.log.port import ForeignLog, LogUnavailable
 
 #: Nobody answers within this: the log is unavailable.
@@ -58,18 +61,16 @@ def ensure(address: Address, options: Options) -> Topic:
     """
     # kafka-python reports each failed connection on the root logger's last resort; our errors say it once
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    brokers = reach(address, options)
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=list(address.brokers),
+            bootstrap_servers=brokers,
             bootstrap_timeout_ms=ANSWER_TIMEOUT_MS,
             request_timeout_ms=ANSWER_TIMEOUT_MS,
             **for_kafka_python(options.client),
         )
     except (KafkaError, OSError, ValueError) as error:
-        raise LogUnavailable(
-            f"no Kafka broker answers at {address.bootstrap} ({_why(error)}); "
-            "are the brokers running, and the address and the log's security options right?"
-        ) from error
+        raise _nobody(address, _why(error)) from error
     try:
         return _ensured(admin, address)
     except (KafkaError, OSError) as error:
@@ -79,6 +80,34 @@ def ensure(address: Address, options: Options) -> Topic:
         ) from error
     finally:
         admin.close()
+
+
+def reach(address: Address, options: Options) -> list[str]:
+    """The brokers that are there, as they say themselves: host:port each. Raises LogUnavailable.
+
+    Asked by librdkafka, which closes what it opened: kafka-python leaves sockets behind when nobody answers.
+    """
+    troubles: list[str] = []
+
+    def trouble(error: ClientError) -> None:
+        if error.code() != ClientError._ALL_BROKERS_DOWN:
+            troubles.append(error.str())
+
+    config: dict[str, Any] = {**for_admin(address, options), "error_cb": trouble}
+    admin = AdminClient(config)
+    try:
+        found = admin.list_topics(timeout=ANSWER_TIMEOUT_MS / 1000)
+    except KafkaException as error:
+        admin.poll(0)
+        raise _nobody(address, troubles[-1] if troubles else error.args[0].str()) from error
+    return [f"{broker.host}:{broker.port}" for broker in found.brokers.values()]
+
+
+def _nobody(address: Address, why: str) -> LogUnavailable:
+    return LogUnavailable(
+        f"no Kafka broker answers at {address.bootstrap} ({why}); "
+        "are the brokers running, and the address and the log's security options right?"
+    )
 
 
 def _why(error: Exception) -> str:

@@ -13,6 +13,7 @@ The rules, in the order in which they act:
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from streams.log.kafka.messages import message_of
-from streams.log.kafka.options import Address, Options, for_producer
+from streams.log.kafka.options import Address, Options, for_admin, for_producer
 from streams.log.kafka.topic import Topic
 from streams.log.port import RECORD_BYTES_MAX, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
 from streams.records import Record
@@ -114,7 +115,9 @@ class Line:
     async def abandon(self) -> None:
         """Nothing of this producer is sent again once this returns. Its reports are dropped."""
         self.abandoned = True
-        self.producer.purge(blocking=False)
+        # it may be closed already, by its thread
+        with contextlib.suppress(RuntimeError):
+            self.producer.purge(blocking=False)
         await asyncio.wait([self._ended], timeout=ABANDON_TIMEOUT_S)
 
 
@@ -124,6 +127,7 @@ class Writer:
     def __init__(self, address: Address, options: Options, topic: Topic) -> None:
         self._address = address
         self._config = for_producer(address, options)
+        self._admin_config = for_admin(address, options)
         self._min_insync = topic.min_insync
         self._loop = asyncio.get_running_loop()
         self._line = self._new_line()
@@ -346,10 +350,11 @@ class Writer:
             return self._controller()
         except KafkaException as error:
             return False, str(error.args[0].str() if error.args else error)
+        except RuntimeError:  # it was abandoned meanwhile; the next look asks its successor
+            return False, "the producer was abandoned"
 
     def _controller(self) -> tuple[bool, str]:
-        config = {key: value for key, value in self._config.items() if key not in _PRODUCER_ONLY}
-        admin = AdminClient(config)
+        admin = AdminClient(self._admin_config)
         asked = admin.create_topics(
             [NewTopic(self._address.topic, 1, 1)], validate_only=True, request_timeout=PROBE_TIMEOUT_S
         )
@@ -380,12 +385,6 @@ class Writer:
             await asyncio.wait(self._tasks)
 
 
-_PRODUCER_ONLY = frozenset(
-    {
-        "linger.ms", "acks", "enable.idempotence", "delivery.timeout.ms", "request.timeout.ms", "compression.type",
-        "queue.buffering.max.messages", "queue.buffering.max.kbytes", "max.in.flight.requests.per.connection",
-    }
-)  # fmt: skip
 #: The controller is alive when it says that the topic is there, and nobody else knows when it may not be asked.
 _CONTROLLER_ANSWERED = frozenset(
     {
