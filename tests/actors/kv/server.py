@@ -99,7 +99,9 @@ class Running:
             writers = iter(range(1, 1000))
             others = Coordination(self.setting)
             for one, fold in ((others, ControlFold()), (actor, self.fold)):
-                host = Host(one, Replica(fold), f"{one.name}@{MACHINE}", lambda: f"n{next(writers)}-{secrets.token_hex(4)}")
+                host = Host(
+                    one, Replica(fold), f"{one.name}@{MACHINE}", lambda: f"n{next(writers)}-{secrets.token_hex(4)}"
+                )
                 shell = Shell(host, self.log, _no_effects)
                 tasks.append(asyncio.ensure_future(shell.run()))
             self.shell = shell

@@ -104,10 +104,14 @@ def test_answers_are_those_of_etcd(pair: Pair, sequence: list[tuple[str, str, di
                 for name, value in fields.items()
             }
             form = urlencode(given_fields)
-            query = "&".join(part for part in (form if in_query or method in ("GET", "HEAD", "DELETE") else "", odd) if part)
+            query = "&".join(
+                part for part in (form if in_query or method in ("GET", "HEAD", "DELETE") else "", odd) if part
+            )
             path = f"/v2/keys{top}{quote(key)}" + (f"?{query}" if query else "")
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            answers.append(_comparable(client.raw(method, path, b"" if in_query else form.encode(), headers), base, top))
+            answers.append(
+                _comparable(client.raw(method, path, b"" if in_query else form.encode(), headers), base, top)
+            )
         assert answers[0] == answers[1], (method, key, fields, in_query, odd)
 
 
@@ -138,7 +142,11 @@ def _relative(data: Any, base: int, top: str) -> Any:
         elif name == "key":
             out[name] = re.sub(r"\d{20}", lambda found: str(int(found[0]) - base), value.removeprefix(top))
         elif name == "cause":
-            out[name] = re.sub(r"\d+", lambda found: str(int(found[0]) - base), value.removeprefix(top)) if "!=" in value else value.removeprefix(top)
+            out[name] = (
+                re.sub(r"\d+", lambda found: str(int(found[0]) - base), value.removeprefix(top))
+                if "!=" in value
+                else value.removeprefix(top)
+            )
         elif name == "expiration":
             out[name] = True
         elif name == "ttl":

@@ -82,7 +82,9 @@ def test_ten_megabytes_are_refused_and_change_nothing(server: Running, how: byte
     head = b"PUT /v2/keys/big HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n" + how
     body = b"value=" + bytes(10_000_000)
     if b"chunked" in how:
-        body = b"".join(b"100000\r\n" + body[at : at + 0x100000].ljust(0x100000) + b"\r\n" for at in range(0, len(body), 0x100000))
+        body = b"".join(
+            b"100000\r\n" + body[at : at + 0x100000].ljust(0x100000) + b"\r\n" for at in range(0, len(body), 0x100000)
+        )
     raw = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         try:

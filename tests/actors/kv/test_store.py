@@ -42,7 +42,9 @@ PAYLOADS = st.one_of(
     st.builds(says.Append, KEY_BLOBS, BLOBS, st.booleans(), TTLS),
     st.builds(says.Delete, KEY_BLOBS, st.booleans(), st.booleans(), st.none() | BLOBS, INDICES),
     st.builds(says.Expired, KEYS, st.integers(0, 5), st.sampled_from([1000, 2000, 0])),
-    st.builds(says.TtlsCounted, st.lists(st.builds(says.Left, KEYS, st.integers(0, 5), st.just(2000), st.integers(0, 5)))),
+    st.builds(
+        says.TtlsCounted, st.lists(st.builds(says.Left, KEYS, st.integers(0, 5), st.just(2000), st.integers(0, 5)))
+    ),
 )
 EVENTS = st.builds(
     lambda data, client, sequence, term: say(data, client=client, sequence=sequence if client else 0, term=term),
@@ -184,7 +186,13 @@ def test_a_directory_ttl_set_anew_voids_the_old_expiry() -> None:
         says.Set("/d/x", "1"),
         says.Expired("/d", 1, 10000),
     )
-    assert [one if isinstance(one, str) else one[1] for one in shown] == ["set", "update", "v2.changed", "set", "expire"]
+    assert [one if isinstance(one, str) else one[1] for one in shown] == [
+        "set",
+        "update",
+        "v2.changed",
+        "set",
+        "expire",
+    ]
 
 
 def test_a_ttl_shown_is_the_record_time_and_the_ttl() -> None:
