@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.coordination.election import EPSILON
-from actors.scheduler.fit import Host, enemy, kind_of, misplaced, needs_of, stays_same, unusable, why_not
+from actors.scheduler.fit import Host, enemy, kind_of, misplaced, needs_of, still_holds, unusable, why_not
 from actors.scheduler.state import Unit, machine_generation
 from actors.scheduler.unitfile import UnitFile
 from actors.scheduler.view import NO_CAUSE, Cause, View
@@ -29,6 +29,8 @@ KILL_GRACE_S = 2.0
 #: What one round says and looks at, about: its record stays small, and the process answers in between.
 ROUND_BYTES = 512 * 1024
 ROUND_LOOKS = 1000
+#: How often a round looks again at those who may use what it has just made free.
+PASSES = 8
 #: Machines named one by one in what a unit waits for.
 MACHINES_NAMED = 64
 #: Reasons that forbid a placement that is there already; others only keep new ones away.
@@ -71,9 +73,12 @@ class Planner:
         #: units that a decision of this round made it necessary to look at
         self._queue: dict[str, Cause] = {}
         self._placed: dict[str, None] = {}
-        self._no_fit: dict[tuple[object, ...], dict[str, str]] = {}
+        self._no_fit: dict[tuple[object, ...], Verdict] = {}
+        #: units whose fence a decision of this round opens
+        self._fenced: dict[str, None] = {}
         self._global_why: dict[str, dict[str, str]] = {}
         self._size = 0
+        self._looks = 0
 
     def note(self, applied: Applied) -> None:
         self.view.note(applied)
@@ -98,30 +103,42 @@ class Planner:
     ) -> list[Decision]:
         """One round, by the state at position ``decided_at``; what is left over (``pending``) is for the next one."""
         self._control, self._term, self._decided_at, self._size = control, term, decided_at, 0
-        self._decisions, self._verdicts, self._no_fit, self._placed = [], {}, {}, {}
+        self._decisions, self._verdicts, self._no_fit, self._placed, self._fenced = [], {}, {}, {}, {}
         view = self.view
         view.refresh(control)
-        # in order of names: the same state gives the same decisions, whatever came first
-        looks = 0
-        for name in sorted(view.dirty):
-            if name in view.dirty:
-                looks += 1
-                self._look(name)
-            if self._size > round_bytes or looks > round_looks:
+        self._looks = 0
+        for _ in range(PASSES):
+            self._pass(round_looks, round_bytes)
+            view.spread()
+            if not self.pending or self._spent(round_looks, round_bytes):
                 break
-        for name, machine in sorted(view.dirty_globals):
-            looks += 1
-            if self._size > round_bytes or looks > round_looks:
-                break
-            cause = view.dirty_globals.pop((name, machine))
-            unit = control.units.units.get(name)
-            if unit is not None and not unit.destroyed and unit.desired != "inactive":
-                self._look_global(unit, view.specs[name], [machine], cause)
-        for name, (verdict, why_now) in self._verdicts.items():
+        for name, (verdict, why_now) in sorted(self._verdicts.items()):
             self._say_waiting(name, verdict, why_now)
         self._control = None  # type: ignore[assignment]
         decisions, self._decisions = self._decisions, []
         return decisions
+
+    def _spent(self, looks: int, size_bytes: int) -> bool:
+        return self._looks > looks or self._size > size_bytes
+
+    def _pass(self, round_looks: int, round_bytes: int) -> None:
+        """Look at what is marked, in order of names: the same state gives the same decisions, whatever came first."""
+        view = self.view
+        # those that replace others come first: who was just placed isn't sent away in the same breath
+        for name in sorted(view.dirty, key=lambda one: (one not in view.replacers, one)):
+            if name in view.dirty:
+                self._looks += 1
+                self._look(name)
+            if self._spent(round_looks, round_bytes):
+                return
+        for name, machine in sorted(view.dirty_globals):
+            self._looks += 1
+            if self._spent(round_looks, round_bytes):
+                return
+            cause = view.dirty_globals.pop((name, machine))
+            unit = self._control.units.units.get(name)
+            if unit is not None and not unit.destroyed and unit.desired != "inactive":
+                self._look_global(unit, view.specs[name], [machine], cause)
 
     # -- one unit ---------------------------------------------------------------------------------------------
 
@@ -175,12 +192,15 @@ class Planner:
             gone = [one for one in self.view.at.get(unit.name, ()) if one not in self.view.hosts]
             for machine in gone:
                 self._unplace(unit, machine, f"machine {machine[:8]} was removed", cause)
-            self._look_global(unit, spec, list(self.view.hosts), cause)
+            self._look_global(unit, spec, sorted(self.view.hosts), cause)
         else:
             verdict = self._look_single(unit, spec, cause)
+            if verdict is None:
+                self._verdicts.pop(unit.name, None)
+                return
             self._verdicts[unit.name] = verdict, cause
             if verdict.reason:
-                self.view.unsettled[unit.name] = None
+                self.view.unsettled[unit.name] = verdict.machines
             else:
                 self.view.unsettled.pop(unit.name, None)
 
@@ -195,7 +215,7 @@ class Planner:
         reason = f"destroyed, and {self._name(lost)}, which still had it, is lost" if lost else "destroyed"
         self._say(unit, says.Unplaced(lost, unit.generation, reason, self._decided_at), reason, cause)
 
-    def _look_single(self, unit: Unit, spec: UnitFile, cause: Cause) -> Verdict:
+    def _look_single(self, unit: Unit, spec: UnitFile, cause: Cause) -> Verdict | None:
         places = self.view.at.get(unit.name, {})
         for machine in list(places)[1:]:  # it was global before
             self._unplace(unit, machine, "it is no longer global", cause)
@@ -215,14 +235,14 @@ class Planner:
             return self._renew(unit, spec, host, cause)
         return SETTLED
 
-    def _leave_lost(self, unit: Unit, spec: UnitFile, machine: str, reason: str, cause: Cause) -> Verdict:
+    def _leave_lost(self, unit: Unit, spec: UnitFile, machine: str, reason: str, cause: Cause) -> Verdict | None:
         """A lost machine's unit moves if it can. Under an open fence it waits for the fence's end."""
         fences = self._control.units.fences.get(unit.name, ())
         if fences:
             return Verdict(f"{reason}; fence {fences[0].fence} is open until nothing can run there any more")
         return self._settle(unit, spec, machine, reason, cause)
 
-    def _renew(self, unit: Unit, spec: UnitFile, host: Host, cause: Cause) -> Verdict:
+    def _renew(self, unit: Unit, spec: UnitFile, host: Host, cause: Cause) -> Verdict | None:
         """Its content has changed since it was placed: run the new one, here if it fits."""
         machine = host.machine.id
         why = why_not(unit.name, spec, host)
@@ -234,56 +254,51 @@ class Planner:
 
     def _settle(
         self, unit: Unit, spec: UnitFile, source: str, leaving: str, cause: Cause, *, hard: bool = False
-    ) -> Verdict:
+    ) -> Verdict | None:
         """Find a machine for a unit that has none (``source`` empty) or should leave the one it has.
 
-        ``hard``: it must leave even when there is no other.
+        ``hard``: it must leave even when there is no other. None: not known before this round is applied.
         """
-        fences = self._control.units.fences.get(unit.name, ())
-        found, whys = (None, {}) if fences else self._choose(unit.name, spec, source)
-        if found is None:
-            if source and hard:
+        fenced = unit.name in self._control.units.fences or unit.name in self._fenced
+        found, verdict = self._choose(unit.name, spec, source)
+        if fenced or found is None:
+            if source and (hard or found is not None):
                 self._unplace(unit, source, leaving, cause)
-                leaving = ""
-            return self._fence_verdict(unit, leaving) if fences else self._nowhere(unit, spec, leaving, whys)
+                source = leaving = ""
+            if fenced and not source:
+                return self._fence_verdict(unit)
+            return self._nowhere(spec, leaving, verdict)
         host, reason = found
         for other in self._in_the_way(unit.name, spec, host):
             leaving_it = f"{unit.name} replaces it on {self._name(host.machine.id)}"
             self._unplace(self._control.units.units[other], host.machine.id, leaving_it, cause)
             self._queue[other] = cause
+        source = "" if source == host.machine.id else source
         self._place(unit, spec, host, f"{leaving}; {reason}" if leaving else reason, cause, source)
         return SETTLED
 
-    def _fence_verdict(self, unit: Unit, leaving: str) -> Verdict:
-        fence = self._control.units.fences[unit.name][0]
-        reason = f"fence {fence.fence} on {self._name(fence.machine)} is open until the unit has stopped there"
-        return Verdict(f"{leaving}; {reason}" if leaving else reason)
+    def _fence_verdict(self, unit: Unit) -> Verdict | None:
+        """None: the fence was opened by this very round, which will tell its number when it is applied."""
+        for fence in self._control.units.fences.get(unit.name, ()):
+            where = self._name(fence.machine)
+            return Verdict(f"fence {fence.fence} on {where} is open until the unit has stopped there")
+        return None
 
-    def _nowhere(self, unit: Unit, spec: UnitFile, leaving: str, whys: dict[str, str]) -> Verdict:
+    def _nowhere(self, spec: UnitFile, leaving: str, verdict: Verdict) -> Verdict:
         stays = f"{leaving}, and " if leaving else ""
-        units = self._control.units.units
         for peer in spec.fleet.machine_of:
             if not self.view.at.get(peer):
-                there = units.get(peer)
-                how = (
-                    "not submitted" if there is None else "to be inactive" if there.desired == "inactive" else "waiting"
-                )
+                there = self._control.units.units.get(peer)
+                how = "waiting"
+                if there is None or there.desired == "inactive":
+                    how = "not submitted" if there is None else "to be inactive"
                 return Verdict(f"{stays}it follows {peer}, which is {how}")
-        if not whys:
-            return Verdict(f"{stays}no machine has joined")
-        counts: dict[str, int] = {}
-        for why in whys.values():
-            counts[kind_of(why)] = counts.get(kind_of(why), 0) + 1
-        summary = ", ".join(
-            f"{kind} {count}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        )
-        named = {machine: whys[machine] for machine in sorted(whys)[:MACHINES_NAMED]}
-        return Verdict(f"{stays}no machine fits: {summary}", named)
+        return Verdict(stays + verdict.reason, verdict.machines) if stays else verdict
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
-    def _choose(self, name: str, spec: UnitFile, source: str) -> tuple[tuple[Host, str] | None, dict[str, str]]:
-        """The machine for a unit and why it, or None and why not each of them."""
+    def _choose(self, name: str, spec: UnitFile, source: str) -> tuple[tuple[Host, str] | None, Verdict]:
+        """The machine for a unit and why it, or None and why none of them."""
         view, fleet = self.view, spec.fleet
         if fleet.replaces:
             by_machine: dict[str, list[str]] = {}
@@ -291,7 +306,7 @@ class Planner:
                 by_machine.setdefault(machine, []).append(other)
             for _, _, machine in sorted(view.hosts[one].load() for one in by_machine if one in view.hosts):
                 if not why_not(name, spec, view.hosts[machine], by_machine[machine]):
-                    return (view.hosts[machine], f"takes the place of {', '.join(by_machine[machine])}"), {}
+                    return (view.hosts[machine], f"takes the place of {', '.join(by_machine[machine])}"), SETTLED
         signature = None
         if not (fleet.conflicts or fleet.replaces or fleet.machine_of or source):
             signature = (spec.cpu_millis, spec.memory_bytes, spec.ports, fleet.metadata, fleet.machine_id)
@@ -305,11 +320,12 @@ class Planner:
                 if machine != source and not why_not(name, spec, host):
                     if together and not self._group_fits(name, spec, group, host):
                         continue
-                    return (host, self._why_there(spec, machine, group if together else {})), {}
+                    return (host, self._why_there(spec, machine, group if together else {})), SETTLED
         whys = {machine: why_not(name, spec, host) for machine, host in view.hosts.items()}
+        verdict = _no_machine(whys)
         if signature is not None and not any(kind_of(why) == "conflict" for why in whys.values()):
-            self._no_fit[signature] = whys
-        return None, whys
+            self._no_fit[signature] = verdict
+        return None, verdict
 
     def _of_peers(self, spec: UnitFile) -> list[str]:
         """Machines of the unit that it follows, if they can be used."""
@@ -416,27 +432,31 @@ class Planner:
     def _place(self, unit: Unit, spec: UnitFile, host: Host, reason: str, cause: Cause, source: str = "") -> None:
         machine = host.machine
         if source:
-            self.view.take(unit.name, source)
+            self.view.take(unit.name, source, cause)
+        if source or machine.id in unit.placements:
             self._no_fit.clear()
-        self.view.put(unit.name, machine.id, unit.generation, spec)
+        self.view.put(unit.name, machine.id, unit.generation, spec, cause)
         self._placed[unit.name] = None
+        if spec.fence and machine.id not in unit.placements:
+            self._fenced[unit.name] = None
         self._push_followers(unit.name, cause)
         data = says.Placed(machine.id, unit.generation, machine.generation, reason, self._decided_at, source)
         self._say(unit, data, reason, cause)
 
     def _unplace(self, unit: Unit, machine: str, reason: str, cause: Cause) -> None:
-        self.view.take(unit.name, machine)
+        self.view.take(unit.name, machine, cause)
         self._no_fit.clear()
         self._push_followers(unit.name, cause)
         self._say(unit, says.Unplaced(machine, unit.generation, reason, self._decided_at), reason, cause)
 
     def _say_waiting(self, name: str, verdict: Verdict, cause: Cause) -> None:
         """Only when it differs from what was said before by more than amounts."""
-        unit = self._control.units.units[name]
-        old = unit.waiting_machines
-        same = unit.waiting == verdict.reason and old.keys() == verdict.machines.keys()
-        if same and all(stays_same(old[machine], why) for machine, why in verdict.machines.items()):
-            return
+        unit, spec = self._control.units.units[name], self.view.specs[name]
+        old, new = unit.waiting_machines, verdict.machines
+        if old.keys() == new.keys() and _untallied(unit.waiting) == _untallied(verdict.reason):
+            hosts = self.view.hosts
+            if all(still_holds(old[machine], why, spec, hosts.get(machine)) for machine, why in new.items()):
+                return
         if not verdict.reason and name in self._placed and not self.view.specs[name].fleet.is_global:
             return  # the placement says it all, and clears what was waited for
         data = says.Waiting(unit.generation, verdict.reason, verdict.machines)
@@ -462,6 +482,24 @@ class Planner:
     def _name(self, machine: str) -> str:
         found = self._control.cluster.machines.get(machine)
         return found.name if found is not None and found.name else machine[:8]
+
+
+def _no_machine(whys: dict[str, str]) -> Verdict:
+    """How often each kind of reason is given, and the reasons of some machines."""
+    if not whys:
+        return Verdict("no machine has joined")
+    counts: dict[str, int] = {}
+    for why in whys.values():
+        counts[kind_of(why)] = counts.get(kind_of(why), 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    summary = ", ".join(f"{kind} {count}" for kind, count in ordered)
+    return Verdict(f"no machine fits: {summary}", {machine: whys[machine] for machine in sorted(whys)[:MACHINES_NAMED]})
+
+
+def _untallied(reason: str) -> str:
+    """A reason without how often each kind was given."""
+    head, found, _ = reason.partition("no machine fits:")
+    return head + found
 
 
 def _dead(why: str) -> str:

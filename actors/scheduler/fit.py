@@ -93,6 +93,28 @@ def stays_same(old: str, new: str) -> bool:
     return old == new or (kind_of(old) == kind_of(new) and kind_of(new) in ("cpu", "memory"))
 
 
+#: Kinds that say what others have taken.
+_TAKEN = ("conflict", "port", "cpu", "memory")
+
+
+def still_holds(old: str, new: str, spec: UnitFile, host: Host | None) -> bool:
+    """Whether the reason that was given before is as good as the new one: there may be several, and each is enough."""
+    if old == new:
+        return True
+    kind = kind_of(old)
+    if host is None or kind not in _TAKEN or kind_of(new) not in _TAKEN:
+        return False
+    match kind:
+        case "conflict":
+            return old.split(" ")[1] in host.units
+        case "port":
+            return old.rpartition(" ")[2] in host.units
+        case "cpu":
+            return host.cpu_millis + spec.cpu_millis > host.machine.cpu_millis
+        case _:
+            return host.memory_bytes + spec.memory_bytes > host.machine.memory_bytes
+
+
 def why_not(name: str, spec: UnitFile, host: Host, ignoring: Collection[str] = ()) -> str:
     """Why the unit can't be placed on the host, empty if it can. Units in ``ignoring`` are taken as gone."""
     return unusable(host) or misplaced(spec, host) or crowded(name, spec, host, ignoring)
@@ -137,22 +159,18 @@ def crowded(name: str, spec: UnitFile, host: Host, ignoring: Collection[str] = (
 
 
 def enemy(name: str, spec: UnitFile, host: Host, ignoring: Collection[str] = ()) -> str | None:
-    """A unit there that may not share a machine with this one, by Conflicts or Replaces of either."""
+    """A unit there (the first by name) that may not share a machine with this one, by Conflicts or Replaces of
+    either."""
+    found: list[str] = []
     for pattern in spec.fleet.conflicts + spec.fleet.replaces:
         if glob.is_plain(pattern):
-            if pattern in host.units and pattern != name and pattern not in ignoring:
-                return pattern
-            continue
-        for other in host.units:
-            if other != name and other not in ignoring and glob.matches(pattern, other):
-                return other
+            found += [pattern] if pattern in host.units else []
+        else:
+            found += [other for other in host.units if glob.matches(pattern, other)]
     for other, patterns in host.picky.items():
-        if other == name or other in ignoring:
-            continue
-        for pattern in patterns:
-            if glob.matches(pattern, name):
-                return other
-    return None
+        if any(glob.matches(pattern, name) for pattern in patterns):
+            found.append(other)
+    return min((other for other in found if other != name and other not in ignoring), default=None)
 
 
 def _resources(name: str, spec: UnitFile, host: Host, ignoring: Collection[str]) -> str:

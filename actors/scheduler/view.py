@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.scheduler import glob
-from actors.scheduler.fit import Host, needs_of, unusable, why_not
+from actors.scheduler.fit import Host, needs_of, stays_same, unusable, why_not
 from actors.scheduler.state import Unit
 from actors.scheduler.unitfile import UnitFile
 from streams.events import cluster as of_cluster
@@ -48,8 +48,8 @@ class View:
         self.globals: dict[str, None] = {}
         self.replacers: dict[str, None] = {}
         self.destroyed: dict[str, None] = {}
-        #: active units that were left unplaced, or where they shouldn't be, when they were last looked at
-        self.unsettled: dict[str, None] = {}
+        #: active units that were left unplaced, or where they shouldn't be, and why not on which machine
+        self.unsettled: dict[str, dict[str, str]] = {}
         self.dirty: dict[str, Cause] = {}
         self.dirty_globals: dict[tuple[str, str], Cause] = {}
         self._loads: dict[str, Load] = {}
@@ -58,6 +58,8 @@ class View:
         self._machines_changed = NO_CAUSE
         self._look_at_machines = True
         self._touched: dict[str, None] = {}
+        #: machines that got room by what the last round decided
+        self._freed: dict[str, Cause] = {}
         self._all = True
 
     # -- noting what changed ----------------------------------------------------------------------------------
@@ -98,14 +100,20 @@ class View:
         if self._all:
             self._all = False
             self.dirty = {name: self.dirty.get(name, NO_CAUSE) for name in control.units.units} | self.dirty
-        freed: dict[str, Cause] = {}
+        freed, self._freed = self._freed, {}
         if self._look_at_machines:
             self._refresh_machines(control, freed)
         for name in [*self._touched, *self.dirty]:
             self._sync(control, name, freed)
         self._touched.clear()
         for machine, cause in freed.items():
-            self._room_at(control, machine, cause)
+            self._room_at(machine, cause)
+
+    def spread(self) -> None:
+        """Mark who may use the room that this round's decisions have made."""
+        freed, self._freed = self._freed, {}
+        for machine, cause in freed.items():
+            self._room_at(machine, cause)
 
     def _refresh_machines(self, control: "Control", freed: dict[str, Cause]) -> None:
         machines, withheld = control.cluster.machines, control.cluster.withheld
@@ -149,7 +157,8 @@ class View:
         """Take a unit over as the state has it: its indexes, and the machines it is on."""
         unit = control.units.units.get(name)
         spec = unit.spec if unit is not None else None
-        if self.specs.get(name) is not spec or (unit is not None and unit.destroyed) or name in self.destroyed:
+        other_content = self.specs.get(name) is not spec
+        if other_content or (unit is not None and unit.destroyed) or name in self.destroyed:
             self._index(name, unit, spec)
         before = self.at.get(name, {})
         after = {machine: p.generation for machine, p in unit.placements.items()} if unit is not None else {}
@@ -162,10 +171,14 @@ class View:
                 host.remove(name)
                 freed.setdefault(machine, self.dirty.get(name, NO_CAUSE))
             else:
+                other_needs = host.units.get(name, needs) != needs
                 host.add(name, needs, spec)
+                if other_content or other_needs:
+                    freed.setdefault(machine, self.dirty.get(name, NO_CAUSE))
             self._set_order(machine, host)
-        if before.keys() != after.keys():
-            self._mark(self.followers.get(name, ()), self.dirty.get(name, NO_CAUSE))
+        for follower in self.followers.get(name, ()):
+            if before.keys() != after.keys() or follower in self.unsettled:
+                self.dirty.setdefault(follower, self.dirty.get(name, NO_CAUSE))
         if after:
             self.at[name] = after
         else:
@@ -193,33 +206,36 @@ class View:
         if spec.fleet.replaces:
             self.replacers[name] = None
 
-    def _room_at(self, control: "Control", machine: str, cause: Cause) -> None:
+    def _room_at(self, machine: str, cause: Cause) -> None:
         """A machine came, changed, or has more room: who waits may go there; who waits no more for it says so."""
         host = self.hosts.get(machine)
         if host is None:
             return
         for name in self.globals:
             self.dirty_globals.setdefault((name, machine), cause)
-        for name in self.unsettled:
-            unit, spec = control.units.units.get(name), self.specs.get(name)
-            if unit is None or spec is None or name in self.dirty:
+        for name, known in self.unsettled.items():
+            spec = self.specs.get(name)
+            if spec is None or name in self.dirty:
                 continue
             why = why_not(name, spec, host)
-            if not why or spec.fleet.replaces or why.partition(":")[0] != _kind(unit.waiting_machines.get(machine)):
+            if not why or spec.fleet.replaces or not stays_same(known.get(machine, ""), why):
                 self.dirty[name] = cause
 
     # -- within a round ---------------------------------------------------------------------------------------
 
-    def put(self, name: str, machine: str, generation: int, spec: UnitFile) -> None:
+    def put(self, name: str, machine: str, generation: int, spec: UnitFile, cause: Cause) -> None:
         """Reckon with a placement that was just decided."""
         self.at.setdefault(name, {})[machine] = generation
         host = self.hosts[machine]
+        if name in host.units:
+            self._freed.setdefault(machine, cause)  # its new content may need less
         host.add(name, needs_of(spec), spec)
         self._set_order(machine, host)
         self._touched[name] = None
 
-    def take(self, name: str, machine: str) -> None:
+    def take(self, name: str, machine: str, cause: Cause) -> None:
         """Reckon with the end of a placement."""
+        self._freed.setdefault(machine, cause)
         self.at.get(name, {}).pop(machine, None)
         host = self.hosts.get(machine)
         if host is not None:
@@ -253,7 +269,3 @@ class View:
                         seen[other] = None
                         queue.append(other)
         return False
-
-
-def _kind(why: str | None) -> str:
-    return (why or "").partition(":")[0]

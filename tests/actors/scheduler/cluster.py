@@ -40,6 +40,7 @@ class Cluster:
         self.offset = 0
         self.opened: dict[str, int] = {}
         self.history: list[Applied] = []
+        self.entries: list[Entry] = []
         self._apply("log", "node@" + ident(MASTER), [say(of_log.LogOpened(LOG))])
         for number in range(1, machines + 1):
             self.join(f"m{number}", **machine)
@@ -72,7 +73,8 @@ class Cluster:
 
     def _apply(self, stream: str, writer: str, events: list[Event]) -> list[Applied]:
         record = Record(LOG, stream, writer, 1, self.offset + 1, self.offset, encode(events))
-        applied = self.replica.apply(Entry(self.offset, record.canonical()))
+        self.entries.append(Entry(self.offset, record.canonical()))
+        applied = self.replica.apply(self.entries[-1])
         self.offset += 1
         for one in applied:
             self.planner.note(one)
@@ -192,7 +194,7 @@ class Cluster:
         for _ in range(rounds_max):
             fresh = decide(self.control, self.term)
             decisions = self.planner.decide(self.control, self.term, str(self.offset), 1 << 30, 1 << 30)
-            assert [plain(one) for one in decisions] == [plain(one) for one in fresh]
+            assert by_unit(decisions) == by_unit(fresh)
             if not decisions:
                 return out
             out += decisions
@@ -200,6 +202,10 @@ class Cluster:
             refused = [(one.event.data, one.outcome) for one in applied if isinstance(one.outcome, Rejected)]
             assert not refused, refused
         raise AssertionError(f"still deciding after {rounds_max} rounds: {out[-3:]}")
+
+
+def by_unit(decisions: list[Decision]) -> list[tuple[str, Any]]:
+    return sorted((plain(one) for one in decisions), key=lambda one: one[0])
 
 
 def plain(decision: Decision) -> tuple[str, Any]:
