@@ -71,8 +71,12 @@ def _killable(path: str) -> bool:
 
 
 def enter(path: str) -> None:
-    """Move the calling process into the group."""
-    _write(path + "/cgroup.procs", "0")
+    """Move the calling process into the group, which is made again if somebody has removed it while it was empty."""
+    try:
+        _write(path + "/cgroup.procs", "0")
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)
+        _write(path + "/cgroup.procs", "0")
 
 
 def pids(path: str) -> list[int]:

@@ -4,6 +4,7 @@ Two engines implement it: ``process`` (shims) and ``docker`` (a dockerd's API). 
 of what runs and a stop of what doesn't are no errors.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -72,6 +73,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     fences: bool = False
     options: dict[str, str] = {}
+
+    @property
+    def group(self) -> str:
+        """Name of the cgroup that holds the units' own: a copy of the data folder would have another."""
+        return f"corelog/{self.machine}-{zlib.crc32(self.folder.encode()):08x}"
 
 
 class Engine(Protocol):

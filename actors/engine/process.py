@@ -66,7 +66,7 @@ class ProcessEngine:
             if (folder / "status").exists():
                 self._watch(folder.name)
                 self._load(folder.name)
-        self._kill_strangers()
+        await self._kill_strangers()
 
     def inventory(self) -> dict[str, Seen]:
         return self._seen
@@ -109,6 +109,8 @@ class ProcessEngine:
         if status is not None and status["run"] == run and (unit not in self._seen or not self._seen[unit].live):
             (folder / "status").unlink(missing_ok=True)
             self._seen.pop(unit, None)
+            if status["cgroup"]:
+                cgroups.remove(status["cgroup"])  # its shim did so, if it lived
 
     def kept(self) -> set[str]:
         try:
@@ -208,11 +210,11 @@ class ProcessEngine:
         self.say(unit, "its shim was killed; what was left of the unit was killed too")
         return {**status, "phase": "ended", "result": "lost", "detail": "its shim was killed", "signal": 9}
 
-    def _kill_strangers(self) -> None:
+    async def _kill_strangers(self) -> None:
         """End what stands in our cgroups and is under no shim's record: somebody removed the unit's folder."""
         root = self.place.options.get("cgroup_root", "")
         for hierarchy in [root] if root not in ("", "none") else cgroups.roots():
-            base = f"{hierarchy}/corelog/{self.place.machine}"
+            base = f"{hierarchy}/{self.place.group}"
             for unit in os.listdir(base) if os.path.isdir(base) else ():
                 path = f"{base}/{unit}"
                 seen = self._seen.get(unit)
@@ -221,6 +223,10 @@ class ProcessEngine:
                 if left := cgroups.pids(path):
                     self._logger.warning("processes without a record are killed", unit=unit, pids=left)
                     cgroups.kill(path)
+                for _ in range(50):  # the dead leave the group when they are reaped
+                    if not cgroups.pids(path):
+                        break
+                    await asyncio.sleep(0.02)
                 cgroups.remove(path)
 
     # -- what the shim is told --------------------------------------------------------------------------------
@@ -248,7 +254,7 @@ class ProcessEngine:
             "run": secrets.token_hex(8),
             "fenced": spec.fenced and place.fences,
             "folder": str(self.units / spec.name),
-            "cgroup": "" if root == "none" else f"corelog/{place.machine}/{spec.name}",
+            "cgroup": "" if root == "none" else f"{place.group}/{spec.name}",
             "cgroup_roots": [root] if root not in ("", "none") else None,
             "type": process.type,
             "remain": process.remain,

@@ -1,7 +1,11 @@
 """The engine ``process`` with real processes: start, stop, kill, notify, oneshot, identity, fallbacks."""
 
+import asyncio
+import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from actors.engine import cgroups
 from actors.engine.port import Refused
 from actors.engine.process import load_status
 from actors.engine.spec import Command
+from tests import needs
 from tests.actors.engine.rig import cmdline, eventually, gone, place, rig, sh, unit
 
 NOTIFY = "import os,socket,time; s=socket.socket(1,2); s.connect('\\0'+os.environ['NOTIFY_SOCKET'][1:]); "
@@ -231,3 +236,46 @@ async def test_the_shim_has_left_the_node_and_is_small(where):
         loaded = Path(f"/proc/{shim}/maps").read_text()
         assert "msgspec" not in loaded
         assert "_asyncio" not in loaded
+
+
+async def test_processes_without_a_record_are_ended_at_the_start(tmp_path):
+    where = place(tmp_path)
+    async with rig(where) as it:
+        await it.engine.start(unit("s.service", "exec sleep 1000"), 1, 1)
+        seen = await it.running("s.service")
+        status = load_status(it.engine.units / "s.service")
+        if not status["cgroup"]:
+            pytest.skip("no cgroup hierarchy is writable here")
+        os.kill(status["shim"], signal.SIGKILL)
+        shutil.rmtree(it.engine.units / "s.service")
+        async with rig(where):
+            gone(seen.pid)
+        assert not os.path.exists(status["cgroup"])
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 200 kB."""
+    needs.root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "corelog-test", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+async def test_a_full_disk_loses_lines_but_never_the_unit(disk, tmp_path):
+    script = (
+        "while ! test -e $HERE/go; do sleep 0.05; done; i=0; "
+        "while test $i -lt 3000; do echo $i................................; i=$((i+1)); done; exit 5"
+    )
+    async with rig(place(disk)) as it:
+        await it.engine.start(unit("d.service", script, environment={"HERE": str(tmp_path)}), 1, 1)
+        seen = await it.running("d.service")
+        with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        (tmp_path / "go").touch()
+        await asyncio.to_thread(gone, seen.pid)  # its output was read to the end, whatever became of it
+        (disk / "ballast").unlink()
+        assert (await it.ended("d.service")).code == 5
