@@ -22,7 +22,6 @@ import pytest
 from streams.log.memory import MemoryLog
 from streams.log.port import Log
 from streams.log.segments import SegmentsLog
-from streams.log.segments.driver import _opened
 from streams.records import Record
 
 LOG_ID = "ab" * 16
@@ -95,9 +94,9 @@ async def segments(tmp_path: Path) -> AsyncIterator[Subject]:
         await log.close()
 
     async def leave_hole(count: int) -> None:
-        shared, writer = _opened(folder, 4096)
-        writer.commit_hole(count)
-        shared.close()
+        log = await SegmentsLog.open(folder)
+        await log.leave_hole(count)
+        await log.close()
 
     yield Subject(open_, put_foreign, leave_hole, trims_exactly=False, persistent=True)
 

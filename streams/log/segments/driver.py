@@ -142,6 +142,18 @@ class SegmentsLog:
         self._check()
         await asyncio.to_thread(self._writer_of_its_own, "trim", before)
 
+    async def leave_hole(self, count: int) -> None:
+        """Say that the next ``count`` offsets hold nothing: a copy of a log keeps its holes. Raises like ``append``."""
+        self._check()
+        await asyncio.to_thread(self._writer_of_its_own, "commit_hole", count)
+        self._wake()
+
+    async def begin_at(self, first: int) -> None:
+        """Let an empty log begin at offset ``first``: a copy of a trimmed log. Raises ValueError if it isn't empty."""
+        self._check()
+        await asyncio.to_thread(self._writer_of_its_own, "begin_at", first)
+        self._wake()
+
     async def close(self) -> None:
         """Finish the appends under way and let go. Tails end; later calls raise LogUnavailable."""
         if self._closed:
