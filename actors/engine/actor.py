@@ -65,6 +65,8 @@ class EngineActor:
         self.wanted_hook: Callable[[], None] = lambda: None
         self._unsaid: set[str] = set()
         self._seen_ms = 0
+        #: what landed last of each unit
+        self._said: dict[str, list[Event]] = {}
         self._logger = structlog.get_logger(actor=self.name)
 
     def live(self, replica: Replica, now: Now) -> None:
@@ -99,6 +101,9 @@ class EngineActor:
 
     def landed(self, events: Sequence[Applied], sent_s: float, replica: Replica, now: Now) -> None:
         for each in events:
+            self._said.pop(each.event.subject, None)
+        for each in events:
+            self._said.setdefault(each.event.subject, []).append(each.event)
             if isinstance(each.event.data, says.Stopped):
                 self.supervisor.track(each.event.subject).left = None
             if isinstance(each.outcome, Rejected):
@@ -123,10 +128,10 @@ class EngineActor:
         return Plan(events) if events else IDLE
 
     def _facts(self, control: Control, unit: str) -> list[Event]:
-        if unit in self.supervisor.static:
-            return []
         supervisor = self.supervisor
-        return decide.facts(
+        if unit in supervisor.static or supervisor.blind(unit):
+            return []
+        said = decide.facts(
             self.machine,
             unit,
             supervisor.wants.get(unit),
@@ -135,6 +140,11 @@ class EngineActor:
             supervisor.track(unit),
             decide.open_fences(control, self.machine, unit),
         )
+        if said and said == self._said.get(unit):
+            # on the log already, and still missing: a fault of ours, which must not fill the log
+            self._logger.error("a fact did not tell", unit=unit, facts=[event.type for event in said])
+            return []
+        return said
 
     def _push(self, control: Control, units: set[str]) -> None:
         said = {}

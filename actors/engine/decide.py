@@ -246,15 +246,18 @@ def _load(want: Wanted, spec: UnitSpec | None, seen: Seen | None, track: Track) 
 
 
 def told(logged: Run | None, seen: Seen) -> bool:
-    """Whether the log knows how this run ended."""
-    return (
-        logged is not None
-        and logged.state in ("exited", "failed")
-        and (logged.fence, logged.generation) == (seen.fence, seen.generation)
-        and (not seen.pid or (logged.pid, logged.started_ticks) == (seen.pid, seen.started_ticks))
-        and logged.container == seen.container
-        and (logged.code, logged.signal) == (seen.code, seen.signal)
-    )
+    """Whether the log knows how this run ended. One that never had a process is known by its reason."""
+    if logged is None or logged.state not in ("exited", "failed"):
+        return False
+    if (logged.fence, logged.generation) != (seen.fence, seen.generation):
+        return False
+    if (logged.code, logged.signal) != (seen.code, seen.signal):
+        return False
+    if seen.container:
+        return logged.container == seen.container
+    if seen.pid:
+        return (logged.pid, logged.started_ticks) == (seen.pid, seen.started_ticks)
+    return seen.detail == logged.detail or (logged.state == "failed" and seen.detail in logged.detail)
 
 
 def _remember(want: Wanted, logged: Run | None, track: Track, now_s: float) -> None:

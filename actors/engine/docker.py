@@ -48,6 +48,7 @@ class DockerEngine:
         self._changed: Callable[[], None] = lambda: None
         self._watcher: asyncio.Task[None] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listed = False
         self._logger = structlog.get_logger(engine=self.name)
 
     @property
@@ -67,6 +68,12 @@ class DockerEngine:
         except Exception as error:  # a dockerd that comes up later is met by the watcher
             self._logger.warning("dockerd can't be asked", error=str(error))
         self._watch()
+
+    @property
+    def blind(self) -> bool:
+        if not self._listed:
+            self._watch()
+        return not self._listed
 
     def inventory(self) -> dict[str, Seen]:
         return {**self._seen, **self._starting} if self._starting else self._seen
@@ -295,6 +302,9 @@ class DockerEngine:
             await self._inspect(each["Id"])
         for container in known - {each["Id"] for each in found}:
             await self._inspect(container)
+        if not self._listed:
+            self._listed = True
+            self._changed()
 
     async def _inspect(self, container: str) -> None:
         from actors.engine.docker_api import DockerError

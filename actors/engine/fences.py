@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from actors.engine import deadline
-from actors.engine.port import Place, Refused
+from actors.engine.port import Away, Place
 from actors.engine.process import START_S, program
 
 #: A watchdog that can't be started is tried again after this long.
@@ -74,16 +74,16 @@ class Fences:
             self._changed()
 
     async def hold_container(self, unit: str, container: str, docker: str) -> None:
-        """Put a container, not yet started, under the watchdog. Raises Refused."""
+        """Put a container, not yet started, under the watchdog. Raises Away."""
         folder = Path(self.place.folder) / "units" / unit
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             (folder / "fenced-container").write_text(f"{container} {docker}\n", encoding="ascii")
             answer = await self._ask(f"hold docker {unit} {container} {docker}")
         except (OSError, UnicodeError) as error:
-            raise Refused(f"no watchdog holds its deadline ({error}): a fenced unit is not started") from error
+            raise Away(f"no watchdog holds its deadline ({error}): a fenced unit is not started") from error
         if not answer.startswith("ok") or not self.ok:
-            raise Refused(f"the watchdog refuses: {answer.removeprefix('no ')}")
+            raise Away(f"the watchdog refuses: {answer.removeprefix('no ')}")
 
     async def drop_container(self, unit: str) -> None:
         """The container is gone: nothing is held any more."""

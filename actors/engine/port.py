@@ -87,6 +87,12 @@ class Engine(Protocol):
         """Look at the world; ``changed`` is called whenever the inventory may differ."""
         ...
 
+    @property
+    def blind(self) -> bool:
+        """Whether the engine can't tell yet what runs (dockerd was not asked since this supervisor began): nothing
+        may be concluded from what is missing in the inventory. Asking makes it look."""
+        ...
+
     def inventory(self) -> dict[str, Seen]:
         """Every unit of ours that runs, or ran and was not collected, by name."""
         ...

@@ -68,6 +68,10 @@ class ProcessEngine:
                 self._load(folder.name)
         await self._kill_strangers()
 
+    @property
+    def blind(self) -> bool:
+        return False
+
     def inventory(self) -> dict[str, Seen]:
         return self._seen
 

@@ -59,6 +59,8 @@ class Supervisor:
         self._last: dict[str, Seen | None] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: units that may run where nobody can look now
+        self._unseen: set[str] = set()
         self._woken = False
         self._active = self._offline = False
         self._logger = structlog.get_logger(actor="engine")
@@ -116,6 +118,12 @@ class Supervisor:
                 return seen
         return self._refused.get(unit) or (found[0] if found else None)
 
+    def blind(self, unit: str) -> bool:
+        """Whether the unit may run in a container that nobody can see now: dockerd has not answered yet."""
+        logged = self.logged.get(unit)
+        docker = self.engines.get("docker")
+        return logged is not None and bool(logged.container) and docker is not None and docker.blind
+
     def track(self, unit: str) -> Track:
         return self.tracks.setdefault(unit, Track())
 
@@ -164,6 +172,10 @@ class Supervisor:
 
     def _compare(self) -> None:
         self._woken = False
+        for unit in sorted(self._unseen):
+            if not self.blind(unit):
+                self._unseen.discard(unit)
+                self.look(unit)
         for unit in sorted(self.units() | set(self._last)):
             seen = self.seen(unit)
             if seen != self._last.get(unit):
@@ -187,6 +199,9 @@ class Supervisor:
     def look(self, unit: str) -> None:
         """Decide on one unit and do it."""
         if unit not in self.static and (not self._active or (self._offline and unit not in self.wants)):
+            return
+        if self.blind(unit):
+            self._unseen.add(unit)
             return
         if (timer := self._timers.pop(unit, None)) is not None:
             timer.cancel()

@@ -192,6 +192,7 @@ worlds = st.one_of(
     st.builds(
         seen,
         st.sampled_from(["starting", "started", "running", "stopping"]),
+        container=st.sampled_from(["", "c1", "c2"]),
         run=st.sampled_from(["r1", "r2"]),
         pid=st.sampled_from([10, 11]),
         fence=st.sampled_from([4, 5]),
@@ -199,7 +200,9 @@ worlds = st.one_of(
     ),
     st.builds(
         ended,
-        st.sampled_from(["success", "exit-code", "signal", "fence", "stopped", "lost", "exec"]),
+        st.sampled_from(["success", "exit-code", "signal", "fence", "stopped", "lost", "exec", "away"]),
+        container=st.sampled_from(["", "c1", "c2"]),
+        detail=st.sampled_from(["", "why", "why not"]),
         run=st.sampled_from(["r1", "r2"]),
         pid=st.sampled_from([0, 10, 11]),
         code=st.sampled_from([0, 3]),

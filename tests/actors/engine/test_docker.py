@@ -76,7 +76,7 @@ def labels(container_id: str) -> dict[str, str]:
 
 async def test_a_container_runs_with_our_labels_and_is_removed(world, machine, socket, tmp_path):
     async with node(world, tmp_path, machine=machine, docker=socket) as it:
-        world.submit("c.service", container("Exec=sh -c 'echo hello; echo oops >&2; exec sleep 1000'"))
+        world.submit("c.service", container("StopTimeout=1\nExec=sh -c 'echo hello; echo oops >&2; exec sleep 1000'"))
         fence = world.place("c.service", machine)
         run = await it.until("c.service", "ready")
         found = labels(run.container)
@@ -209,6 +209,26 @@ async def test_dockerd_away_is_no_fault_of_the_unit(world, machine, tmp_path):
         run = await it.until("w.service", "exited")
         assert "no dockerd answers at" in run.detail
         assert run.restart_in_ms == 5000
+
+
+async def test_nothing_is_concluded_while_dockerd_can_not_be_asked(world, machine, socket, tmp_path):
+    async with node(world, tmp_path, machine=machine, docker=socket) as it:
+        world.submit("b.service", container("StopTimeout=1"))
+        world.place("b.service", machine)
+        run = await it.until("b.service", "ready")
+        await it.settled()
+        await it.down()
+        later = tmp_path / "docker.sock"
+        async with node(world, tmp_path, machine=machine, docker=str(later)) as again:
+            while not again.actor.is_live:
+                await asyncio.sleep(0.01)
+            world.unplace("b.service", machine)
+            await asyncio.sleep(0.5)
+            assert world.told("b.service") == "started ready"  # it may run: nobody says that it has stopped
+            assert cgroups.start_ticks(run.pid)
+            later.symlink_to(socket)
+            await again.until("b.service", "stopped")
+            assert not cgroups.start_ticks(run.pid)
 
 
 async def test_errors_of_dockerd_are_told_in_its_words(socket, tmp_path):

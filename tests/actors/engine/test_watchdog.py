@@ -173,3 +173,12 @@ def test_a_deadline_of_another_boot_or_half_written_has_passed(tmp_path):
     for cut in range(len(raw)):
         (tmp_path / "deadline").write_bytes(newer[:cut] + raw[cut:])
         assert deadline.read(folder, boot) in (5000, 9000)
+
+
+@pytest.mark.slow
+def test_a_watchdog_with_nothing_to_guard_ends(where):
+    dog = Dog(Path(where.folder))
+    dog.right(500)
+    dog.sock.close()
+    gone(dog.pid)
+    assert deadline.now_ms() >= deadline.read(where.folder, where.boot_id)
