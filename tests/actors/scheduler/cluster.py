@@ -72,7 +72,10 @@ class Cluster:
         return out
 
     def _apply(self, stream: str, writer: str, events: list[Event]) -> list[Applied]:
-        record = Record(LOG, stream, writer, 1, self.offset + 1, self.offset, encode(events))
+        return self.append(Record(LOG, stream, writer, 1, self.offset + 1, self.offset, encode(events)))
+
+    def append(self, record: Record) -> list[Applied]:
+        """A record of whatever writer, at the end of the log."""
         self.entries.append(Entry(self.offset, record.canonical()))
         applied = self.replica.apply(self.entries[-1])
         self.offset += 1
