@@ -122,3 +122,12 @@ ALL: list[Fault] = [
 ]
 #: Only what a broker does in a fail-over: the master must stay.
 BROKER: list[Fault] = [pause_log]
+
+
+def cut_off_master(sim: Any) -> float:
+    """The holder is heard late: what it said before the partition may arrive after another has claimed."""
+    node, seconds = _master(sim), sim.time.random.uniform(0.8, 4)
+    node.cut_out_until = max(node.cut_out_until, sim.time.now + seconds)
+    if sim.time.random.random() < 0.5:
+        node.cut_in_until = max(node.cut_in_until, sim.time.now + seconds)
+    return seconds

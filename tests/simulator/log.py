@@ -27,9 +27,9 @@ class SimLog:
         self.time = time
         self.entries: list[Entry] = []
         #: woken when something is committed: nodes, and processes that read at their own pace
-        self.readers: list["Node | Process"] = []
+        self.readers: list[Node | Process] = []
         self.observers: list = []
-        self.nodes: list["Node"] = []
+        self.nodes: list[Node] = []
         self.paused_until = 0.0
         self.refusing_until = 0.0
         self.losing_until = 0.0
@@ -38,7 +38,7 @@ class SimLog:
         #: when the last consequence of a fault (a timeout under way) is over
         self.settled_at = 0.0
         self.latency_max_s = 0.0
-        self._queue: list[tuple["Process", Append]] = []
+        self._queue: list[tuple[Process, Append]] = []
 
     def delay(self) -> float:
         time = self.time

@@ -8,6 +8,7 @@ from actors.host import Append, Host, Now, Superseded
 from actors.setting import Setting
 from streams.records import Entry
 from streams.replay import Applied, Halt, Replica
+from tests.simulator import loop
 from tests.simulator.core import Clock, Time, Violation
 from tests.simulator.log import SimLog
 from tests.simulator.world import World
@@ -41,7 +42,8 @@ class Process:
         #: the log client keeps order: nothing of this process arrives before this instant
         self.sent_until = 0.0
         self.stalled_until = 0.0
-        self.actor = node.parts.actor(node, name)
+        self.host: Host = None  # type: ignore[assignment] # made below, from the actor
+        self.actor = node.parts.actor(self, name)
         self.shares = replica is not None
         self.host = Host(self.actor, replica or Replica(node.parts.fold()), f"{name}@{node.machine}", node.nonce_maker)
         self._pump_at: float | None = None
@@ -81,6 +83,19 @@ class Process:
         if batch:
             self._step(self.host.delivered, batch)
 
+    def within(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Something of this process's own event loop is due: what it tells the host comes by ``notice``."""
+        if self.dead_at is not None:
+            return
+        if self.node.stopped:
+            self._deferred.append((self.within, (call, *arguments)))
+            return
+        loop.current.append(self)
+        try:
+            call(*arguments)
+        finally:
+            loop.current.pop()
+
     def delivered(self, entry: Entry) -> None:
         """One record, read by all processes that share the node's replica."""
         if self.dead_at is None and self.shares:
@@ -103,7 +118,18 @@ class Process:
         self._input(self.host.unknown, append, error)
 
     def notice(self, observation: Any) -> None:
-        self._input(self.host.noticed, observation)
+        if self.host is None or (loop.current and loop.current[-1] is self):
+            # told in the middle of a step: it is taken up when the step is over
+            self.time.after(0.0, self._noticed, observation)
+        else:
+            self._noticed(observation)
+
+    def _noticed(self, observation: Any) -> None:
+        if self.actor_takes(observation):
+            self._input(self.host.noticed, observation)
+
+    def actor_takes(self, observation: Any) -> bool:
+        return self.name != "engine" or getattr(self.actor, "is_live", True)
 
     def _tick(self, due: float) -> None:
         if self._tick_at == due:
@@ -130,12 +156,15 @@ class Process:
 
     def _step(self, call: Callable[..., None], *arguments: Any) -> None:
         host = self.host
+        loop.current.append(self)
         try:
             call(*arguments, self.now())
         except Halt as error:
             raise Violation(f"replicas never halt: {self.host.writer} at {self.time.now:.3f} s: {error}") from error
         except Superseded as error:
             raise Violation(f"no process takes its own past for another: {host.writer}: {error}") from error
+        finally:
+            loop.current.pop()
         outbox, host.outbox = host.outbox, []
         for output in outbox:
             if isinstance(output, Append):

@@ -12,12 +12,12 @@ from streams.events import log as log_says
 from streams.events import unit as unit_says
 from streams.events.base import encode, say
 from streams.records import Record
-from tests.simulator import cache, faults
+from tests.simulator import cache, faults, loop
 from tests.simulator.checks import CommandsCheck, MasterCheck, Observer, UnitsCheck
 from tests.simulator.core import Time, Violation
 from tests.simulator.log import SimLog
 from tests.simulator.node import Node, Process
-from tests.simulator.units import ModelParts
+from tests.simulator.product import ProductParts
 
 FAULTY_S = 60.0
 FAULTS = 10
@@ -65,7 +65,7 @@ class Simulation:
         self.drift = drift
         self.lease_ms, self.machine_ttl_ms, self.fence_ms = 1000, 3000, 5000
         self.log_id = LOG_ID
-        self.parts = parts or ModelParts()
+        self.parts = parts or ProductParts()
         self.log = SimLog(self.time)
         self.steady = steady
         self.observer = Observer(self)
@@ -123,7 +123,11 @@ class Simulation:
         process = self.nodes[0].processes["coordination"]
         self.sequence += 1
         name = f"u{left}.service"
-        self._submit(process, say(unit_says.Submit(content="x"), subject=name, **self._session()), "")
+        self._submit(
+            process,
+            say(unit_says.Submit(content=self.parts.unit, desired="launched"), subject=name, **self._session()),
+            "",
+        )
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -214,7 +218,7 @@ class Simulation:
 
 def run(seed: int, **options: Any) -> Report:
     """Run one seed. Raises Violation, whose message begins with the seed."""
-    with cache.shared(), _no_gc():
+    with cache.shared(), loop.installed(), _no_gc():
         try:
             return Simulation(seed, **options).run()
         except Violation as error:

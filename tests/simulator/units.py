@@ -116,7 +116,7 @@ class ModelScheduler(_Actor):
                 self._lost_s[applied.event.subject, str(applied.position)] = now.boot_s
 
     def live(self, replica: Replica, now: Now) -> None:
-        self._lost_s = {key: now.boot_s for key in self._lost_s}
+        self._lost_s = dict.fromkeys(self._lost_s, now.boot_s)
 
     def decide(self, replica: Replica, now: Now) -> Plan:
         control = replica.fold.state  # type: ignore[attr-defined]
@@ -241,12 +241,14 @@ class ModelParts:
     """Coordination is the product's, scheduler and engine are the model."""
 
     names = ("coordination", "scheduler", "engine")
+    unit = "x"
     coordination = Coordination
 
     def fold(self) -> ControlFold:
         return ModelFold()
 
-    def actor(self, node: Any, name: str) -> Any:
+    def actor(self, process: Any, name: str) -> Any:
+        node = process.node
         if name == "coordination":
             return self.coordination(node.setting(), node.nonces)
         return ModelScheduler(node.setting()) if name == "scheduler" else ModelEngine(node.setting())

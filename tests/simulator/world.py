@@ -1,6 +1,6 @@
 """What a machine runs, and its watchdog: both outlive the node's processes, not the machine."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.simulator.node import Node
@@ -18,6 +18,9 @@ class World:
         self.deadline_s = float("-inf")
         #: counts settings of the watchdog's timer: an older one is without effect
         self.armed = 0
+        #: what the engine port shows (the product's engine actor), and the last process id
+        self.seen: dict[str, Any] = {}
+        self.pids = 0
 
     def arm(self, deadline_s: float) -> None:
         """Set the watchdog to kill at this boot time."""
@@ -54,5 +57,6 @@ class World:
     def power_off(self) -> None:
         for unit, fence in list(self.running.items()):
             self.stop(unit, fence)
+        self.seen.clear()
         self.deadline_s = float("-inf")
         self.armed += 1
