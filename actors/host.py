@@ -392,6 +392,13 @@ class Host:
         )
 
 
+class Sealed(Exception):
+    """The log ended with ``log.sealed``: what this node says is void from there on; it goes on at another address."""
+
+    exit_code = 4
+    stops_node = True
+
+
 class Superseded(Exception):
     """This process's actor was opened by another process: two nodes on one data folder, or a slow stop."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from actors.host import Append, Done, Host, Now, Output, Unresolved, Unwritten
+from actors.host import Append, Done, Host, Now, Output, Sealed, Unresolved, Unwritten
 from streams.events.base import Event
 from streams.log.port import Log, LogUnavailable, OutcomeUnknown, RecordTooLarge
 from streams.records import Entry
@@ -141,6 +141,11 @@ class Shell:
             self._wake_waiters()
         if self.applied_hook is not None:
             self.applied_hook()
+        log = self.host.replica.log
+        if log.sealed_at >= 0:
+            raise Sealed(
+                f"the log was sealed at {log.sealed_at} and goes on at {log.sealed_next}: start the node there"
+            )
         return at
 
     def _wake_waiters(self) -> None:

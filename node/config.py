@@ -61,6 +61,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def log_address(self) -> str:
         """The log's address; by default the embedded one in the data folder."""
+        moved = self.folder / "log-address"  # written by `corelog log move`
+        if not self.log and moved.is_file():
+            return log_address(moved.read_text().strip())
         return self.log or f"segments://{self.folder / 'log'}"
 
     @property

@@ -176,7 +176,9 @@ class Running:
         self._ended(self._note)
 
     def _failed(self, error: BaseException) -> None:
-        self._logger.error("the actor failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        # an error that names its exit code says all that a person needs; any other one is a bug: show where
+        where = None if hasattr(error, "exit_code") else error
+        self._logger.error("the actor failed", error=f"{type(error).__name__}: {error}", exc_info=where)
         self._say(
             words=f"{type(error).__name__}: {error}",
             exit_code=int(getattr(error, "exit_code", 1)),

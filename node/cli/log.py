@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from . import logtools
 from .client import COMMON, Client, Common, Failure, sse
 from .output import clock_time, dim
 from .output import show as show_rows
 
 app = App(name="log", help="The log: list, follow, show; verify, copy, move, void, trim.")
+logtools.register(app)
 
 
 @app.default
