@@ -76,6 +76,7 @@ async def test_writes_in_flight_end_unknown_and_later_ones_are_refused_unsent_un
     await log.close()
 
 
+@pytest.mark.slow
 async def test_two_of_three_brokers_killed_reads_go_on_and_appends_are_refused(kafka3):
     name = parts.topic()
     log = await KafkaLog.open(f"kafka://{kafka3.bootstrap}/{name}", {"delivery.timeout.ms": "4000"})
@@ -152,6 +153,7 @@ async def test_the_leader_is_killed_under_load_and_nothing_acknowledged_is_lost_
     await watching.close()
 
 
+@pytest.mark.slow
 async def test_a_tail_waits_while_all_brokers_are_gone_and_goes_on(kafka3):
     log = await KafkaLog.open(parts.address(kafka3.bootstrap), {})
     await log.append([record(1)])

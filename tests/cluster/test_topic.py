@@ -78,6 +78,7 @@ def run(java_class: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 async def test_one_replica_on_three_brokers_is_refused_and_its_command_mends_it(kafka3, tmp_path):
     name = parts.topic()
     create(kafka3, name, factor=1, **(GOOD | {"min_insync_replicas": "1"}))
