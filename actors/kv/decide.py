@@ -81,7 +81,7 @@ class Countdowns:
         return self._heap[0].due_s if self._heap else None
 
     def _stands(self, one: Countdown, store: Store) -> bool:
-        """Whether this is still the key's countdown and the key still what it was (it may have gone with a directory)."""
+        """Whether this is still its key's countdown, and the key what it was (it may be gone with a directory)."""
         if self._by_key.get(one.key) is not one:
             return False
         node = store.find(one.key)

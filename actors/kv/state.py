@@ -82,9 +82,8 @@ class KvFold:
         """
         store, time_ms = self.store, record.time_ms
         files, dirs, took, short_put, file = store.files, store.dirs, store.history.append, says.Put, File
-        out: list[Outcome] = []
-        add = out.append
-        index, counted = store.index, 0  # counted: events of the short way that log.events doesn't hold yet
+        out: list[Outcome] = [DONE] * len(events)
+        index, begun, slow = store.index, log.events, 0
         for at, event in enumerate(events):
             data = event.data
             if data.__class__ is short_put and not event.client and not event.term:
@@ -95,22 +94,15 @@ class KvFold:
                     files[key] = node = file(data.value, index, index, 0)
                     change = (index, "set", key, node, before, time_ms, False)
                     took(change)
-                    add(Accepted(change) if results else DONE)
-                    counted += 1
+                    if results:
+                        out[at] = Accepted(change)
                     continue
-            store.index = index
-            log.events += counted
-            self._counted(counted)
-            counted = 0
-            add(one(event, at))
-            index = store.index
-        store.index = index
-        log.events += counted
-        self._counted(counted)
+            store.index, log.events = index, begun + at
+            out[at] = one(event, at)
+            index, slow = store.index, slow + 1
+        store.index, log.events = index, begun + len(events)
+        self.counts["set"] = self.counts.get("set", 0) + len(events) - slow
         return out
-
-    def _counted(self, puts: int) -> None:
-        self.counts["set"] = self.counts.get("set", 0) + puts
 
     def _command(self, event: Event, time_ms: int) -> Outcome:
         data = event.data

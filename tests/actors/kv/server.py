@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from actors.control import ControlFold
 from actors.coordination.actor import Coordination
 from actors.host import Host
 from actors.kv.actor import Kv, opened
 from actors.kv.port import Port
 from actors.kv.state import KvFold
-from actors.control import ControlFold
 from actors.setting import Setting
 from actors.shell import Shell
 from streams.events import log as says
