@@ -167,13 +167,14 @@ def step(
     logged: Run | None,
     track: Track,
     now_s: float,
-    fence_ok: bool = True,
+    may_start: bool = True,
     stale: bool = False,
 ) -> Step:
     """What to do with one unit now; ``track`` is updated. ``spec`` None: the unit file can't be read (track.problem).
 
-    fence_ok  this machine may start fenced units now (right, deadline, watchdog)
-    stale     what runs is fenced and its right can't be extended: it is killed, not asked
+    may_start  nothing stands in the way of a start: another unit's port; for a fenced unit the machine's right to it,
+               its deadline and the watchdog. Asked again when that changes.
+    stale      what runs is fenced and its right can't be extended: it is killed, not asked
     """
     if track.busy:
         return WAIT
@@ -192,7 +193,7 @@ def step(
     if track.done or spec is None:
         track.done = track.done or "failed"
         return WAIT
-    return _start(want, spec, track, now_s, fence_ok)
+    return _start(want, spec, track, now_s, may_start)
 
 
 def _renew(track: Track, want: Wanted, seen: Seen | None) -> None:
@@ -313,11 +314,11 @@ def _limit(spec: UnitSpec, track: Track, now_s: float) -> str:
     return f"given up: started {len(track.starts)} times within {policy.limit_interval_s:g} s"
 
 
-def _start(want: Wanted, spec: UnitSpec, track: Track, now_s: float, fence_ok: bool) -> Step:
+def _start(want: Wanted, spec: UnitSpec, track: Track, now_s: float, may_start: bool) -> Step:
     if track.restart_at_s is not None and now_s < track.restart_at_s:
         return Step(wake_at_s=track.restart_at_s)
-    if spec.fenced and not fence_ok:
-        return WAIT  # asked again when the deadline moves
+    if not may_start:
+        return WAIT
     if track.ended is not None and track.ended.result not in OURS:
         track.restarts += 1
     track.starts.append(now_s)

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from actors.engine import cgroups, inotify
+from actors.engine import cgroups, deadline, inotify
 from actors.engine.journal_file import JournalFile
 from actors.engine.port import Place, Refused, Seen
 from actors.engine.spec import Command, ProcessSpec, UnitSpec
@@ -211,8 +211,12 @@ class ProcessEngine:
             cgroups.remove(status["cgroup"])
         elif status["pid"] and cgroups.start_ticks(status["pid"]) == status["ticks"]:
             cgroups.signal(status["pid"], signal.SIGKILL)
-        self.say(unit, "its shim was killed; what was left of the unit was killed too")
-        return {**status, "phase": "ended", "result": "lost", "detail": "its shim was killed", "signal": 9}
+        result, detail = "lost", "its shim was killed"
+        if status["fenced"] and deadline.now_ms() >= deadline.read(self.place.folder, self.place.boot_id):
+            # the watchdog ends a shim that has not started its unit yet
+            result, detail = "fence", "this machine's right to run fenced units has ended; not started"
+        self.say(unit, f"{detail}; nothing is left of it")
+        return {**status, "phase": "ended", "result": result, "detail": detail, "signal": 9}
 
     async def _kill_strangers(self) -> None:
         """End what stands in our cgroups and is under no shim's record: somebody removed the unit's folder."""

@@ -187,7 +187,8 @@ class Supervisor:
     def _retry_blocked(self) -> None:
         """Something ended: what waited for its port may start."""
         for unit, want in list(self.wants.items()):
-            if want.state == "launched" and self.seen(unit) is None:
+            seen = self.seen(unit)
+            if want.state == "launched" and (seen is None or not seen.live):
                 self.look(unit)
 
     def fences_changed(self) -> None:
@@ -209,12 +210,9 @@ class Supervisor:
         spec = self._spec(unit, want)
         fence_ok = self.fences is None or self.fences.ok
         stale = self._is_stale(unit, seen)
-        step = decide.step(want, spec, seen, self.logged.get(unit), track, now_s, fence_ok, stale)
+        may_start = not self._holder(spec) and (fence_ok or spec is None or not spec.fenced)
+        step = decide.step(want, spec, seen, self.logged.get(unit), track, now_s, may_start, stale)
         for action in step.actions:
-            if isinstance(action, Start) and (other := self._holder(spec)):
-                track.starts.pop()
-                track.stop_reason = f"waits for {other} to end, whose ports it needs"
-                continue
             track.busy = True
             self._spawn(self._do(action, spec, track))
         if step.wake_at_s is not None:

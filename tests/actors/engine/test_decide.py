@@ -142,11 +142,12 @@ def test_what_is_ours_to_blame_is_not_counted():
     assert track.restarts == 0
 
 
-def test_a_fenced_unit_waits_for_its_right():
+def test_a_unit_waits_until_it_may_start_and_counts_nothing_meanwhile():
     fenced = UnitSpec(name="u", fenced=True, process=ProcessSpec())
     track = Track()
-    assert step(WANT, fenced, None, None, track, 1.0, fence_ok=False) == decide.WAIT
-    assert step(WANT, fenced, None, None, track, 1.0, fence_ok=True).actions == (Start("u", 5, 1),)
+    assert step(WANT, fenced, None, None, track, 1.0, may_start=False) == decide.WAIT
+    assert (track.starts, track.restarts) == ([], 0)
+    assert step(WANT, fenced, None, None, track, 1.0, may_start=True).actions == (Start("u", 5, 1),)
 
 
 def test_another_generation_or_fence_stops_what_runs_once():

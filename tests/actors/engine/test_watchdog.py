@@ -137,12 +137,16 @@ async def test_without_a_watchdog_the_shim_keeps_the_deadline_itself(where, dog)
 
 async def test_a_shim_stopped_in_mid_start_can_not_start_its_unit_later(where, dog):
     async with rig(where) as it:
-        dog.right(600)
+        dog.right(60_000)
         pre = "kill -STOP $PPID; sleep 0.1"  # its parent is the shim, between ExecStartPre and the fence's check
         await it.engine.start(unit("f.service", "exec sleep 1000", pre=(sh(pre),), fenced=True), 1, 1)
         shim = load_status(it.engine.units / "f.service")["shim"]
+        eventually(lambda: ") T " in Path(f"/proc/{shim}/stat").read_text())
+        dog.right(-1)
+        dog.ask("arm")
         gone(shim)
-        assert (await it.ended("f.service")).pid == 0
+        ended = await it.ended("f.service")
+        assert (ended.result, ended.pid) == ("fence", 0)
 
 
 def test_one_watchdog_per_folder_and_bad_requests_are_answered(where, dog):
