@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from actors import start
 from actors.control import Control, ControlFold
 from actors.coordination import decide, election
 from actors.coordination.admission import DuplicateMachine, Nonces, admit
@@ -363,7 +364,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
             known = [*known, replaces]
         nonces.add(setting.nonce)
         actor = Coordination(setting, known)
-        replica = Replica(ControlFold())
+        replica = await start.restored(setting, ControlFold, log)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
         signals.notice = shell.notice

@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 
+from actors import start
 from actors.control import ControlFold
 from actors.coordination.decide import SEEN_S
 from actors.coordination.state import Machine
@@ -85,8 +86,8 @@ async def admit(setting: Setting, log: Log, known: Collection[str]) -> str:
     ``known``: nonces of this data folder (``Nonces(folder).read()``). Raises DuplicateMachine, LogUnavailable,
     streams.replay.Halt.
     """
-    replica = Replica(ControlFold())
-    tail = log.tail(await log.first())
+    replica = await start.restored(setting, ControlFold, log)
+    tail = log.tail(replica.offset + 1)
     reader = asyncio.ensure_future(_follow(replica, tail))
     try:
         await _reach(replica, reader, await log.end())

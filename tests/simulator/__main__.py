@@ -1,40 +1,10 @@
 """``python -m tests.simulator --seeds N [--seed S] [--processes P] [--model] [--broker]``: any number of runs."""
 
 import argparse
-import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
-from tests.simulator import faults
-from tests.simulator.core import Violation
-from tests.simulator.run import Report, run
-from tests.simulator.units import ModelParts
-
-
-def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    chosen: dict[str, Any] = {"parts": ModelParts()} if arguments.model else {}
-    if arguments.broker:
-        chosen |= {"kinds": faults.BROKER, "fault_count": 5, "steady": True}
-    return chosen
-
-
-def one(work: tuple[int, dict[str, Any]]) -> Report | str:
-    seed, chosen = work
-    try:
-        return run(seed, **chosen)
-    except Violation as error:
-        return str(error)
-
-
-def reports(seeds: range, chosen: dict[str, Any], processes: int) -> Iterator[Report | str]:
-    work = [(seed, chosen) for seed in seeds]
-    if processes == 1:
-        yield from map(one, work)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(one, work, chunksize=10)
+from tests.simulator.many import options, reports
 
 
 def main() -> int:
@@ -47,7 +17,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     began, failed, records, terms = time.monotonic(), 0, 0, 0
-    for report in reports(seeds, options(arguments), arguments.processes):
+    for report in reports(seeds, options(arguments.model, arguments.broker), arguments.processes):
         if isinstance(report, str):
             failed += 1
             print(report, flush=True)

@@ -21,14 +21,14 @@ def clear() -> None:
     _chained.clear()
 
 
-def _parse(entry: records.Entry) -> records.Record:
+def parsed(entry: records.Entry) -> records.Record:
     found = _parsed.get(entry.offset)
     if found is None or found[0] is not entry.raw:
         found = _parsed[entry.offset] = (entry.raw, records.parse(entry))
     return found[1]
 
 
-def _decode(stream: str, payload: bytes) -> Any:
+def decoded(stream: str, payload: bytes) -> Any:
     found = _decoded.get(payload)
     if found is None:
         found = _decoded[payload] = base.decode(stream, payload)
@@ -47,7 +47,7 @@ def _chain(previous: bytes, raw: bytes) -> bytes:
 def shared() -> Iterator[None]:
     """Within it, all replicas share what is pure. Restores the product's functions at the end."""
     kept = (replay.parse, replay.decode, replay.chained)
-    replay.parse, replay.decode, replay.chained = _parse, _decode, _chain  # type: ignore[assignment]
+    replay.parse, replay.decode, replay.chained = parsed, decoded, _chain  # type: ignore[assignment]
     clear()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The product's scheduler, and its engine actor with its supervisor, over simulated engines and a simulated watchdog."""
+"""The product's scheduler, engine actor and supervisor, over simulated engines and a simulated watchdog."""
 
 from collections.abc import Callable
 from typing import Any

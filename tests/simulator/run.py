@@ -180,9 +180,17 @@ class Simulation:
             self.sequence += 1
             undrain = say(cluster_says.MachineDrain(drain=False), subject=node.machine, **self._session())
             self._submit(process, undrain, "")
-        time.run(time.now + 2 * self.fence_ms / 1000 + self.machine_ttl_ms / 1000)
+        limit = time.now + 2 * self.fence_ms / 1000 + self.machine_ttl_ms / 1000
+        time.run(time.now + 1.0)
+        while self._missing() and time.now < limit:
+            time.run(time.now + 0.25)
         self._finish()
         return after_s
+
+    def _missing(self) -> list[str]:
+        """Units that run nowhere."""
+        where = self.units_check.where
+        return sorted(unit for unit in self.observer.replica.fold.state.units.units if not where.get(unit))
 
     def _settled(self, node: Node) -> bool:
         if set(node.processes) != set(self.parts.names):
@@ -201,10 +209,8 @@ class Simulation:
         self.commands.finish()
         if self.steady:
             self.observer.steady()
-        running = {unit: where for unit, where in self.units_check.where.items() if where}
-        expected = set(self.observer.replica.fold.state.units.units)
-        if set(running) != expected:
-            raise Violation(f"each unit runs again when faults are over: {sorted(expected - set(running))} don't")
+        if missing := self._missing():
+            raise Violation(f"each unit runs again when faults are over: {missing} don't")
         self.time.run(self.time.now + 0.2)
         for node in self.nodes:
             for process in node.processes.values():
