@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from actors.kv.state import KvFold
 from actors.kv.v2.get import change_json
 from actors.kv.v2.nodes import change_of, clean
+from streams import snapshots
 from streams.events import cluster, encode, say
 from streams.events import kv as says
 from streams.events import log as log_says
@@ -229,3 +230,13 @@ def test_members_come_and_go() -> None:
     assert isinstance(fold, KvFold)
     assert not fold.cluster.members["m1"].alive
     assert fold.cluster.members["m"].clients == ["http://127.0.0.1:2379"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(records=st.lists(st.lists(EVENTS, min_size=1, max_size=8), min_size=1, max_size=3))
+def test_a_snapshot_file_gives_back_state_hash_and_all(
+    tmp_path_factory: pytest.TempPathFactory, records: list[list[Event]]
+) -> None:
+    replica = replayed(entries(*records))
+    again = snapshots.load(snapshots.write(tmp_path_factory.mktemp("snapshots"), replica), KvFold)
+    assert again.state_hash() == replica.state_hash()
