@@ -167,7 +167,7 @@ class Host:
         """Apply a batch from the tail. Raises streams.replay.Halt: the shell stops the actor."""
         batch: list[Applied] = []
         for entry in entries:
-            if not (self._follows_replay or self.live or self._opening or self._orphans):
+            if not self._follows_replay and self._incarnation == 0:  # it never opened yet
                 self.replica.replay(entry)
                 continue
             applied = self.replica.apply(entry)

@@ -61,8 +61,7 @@ class Kv:
         self.on_live()
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
-        if not live:
-            return
+        # also while a new incarnation is being opened: watchers wait for every change
         changes = [
             change_of(one.outcome.result)
             for one in batch

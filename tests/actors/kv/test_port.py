@@ -273,10 +273,13 @@ def test_a_log_that_hangs_is_504_then_503_and_reads_go_on(faulty: Running) -> No
     client.close()
 
 
-def test_a_lost_answer_is_found_on_the_log(faulty: Running) -> None:
+def test_a_lost_answer_is_found_on_the_log_and_watchers_hear_of_it(faulty: Running) -> None:
     client = Client(faulty.port)
+    watching = Watching(faulty.port, "/a?wait=true")
     faulty.log.how = "lose"
     assert client.ask("PUT", "/a", "value=1")[0] == 201
+    assert watching.lines(1)[0]["node"]["value"] == "1"
+    watching.close()
     assert client.ask("GET", "/a")[2]["node"]["value"] == "1"
     client.close()
 
