@@ -16,6 +16,7 @@ from actors.coordination.election import EPSILON
 from actors.scheduler.fit import Host, enemy, kind_of, misplaced, needs_of, still_holds, unusable, why_not
 from actors.scheduler.state import Unit, machine_generation
 from actors.scheduler.unitfile import UnitFile
+from actors.scheduler.verdict import SETTLED, Verdict, named, no_machine, untallied
 from actors.scheduler.view import NO_CAUSE, Cause, View
 from streams.events import unit as says
 from streams.events.base import Event, say
@@ -31,8 +32,6 @@ ROUND_BYTES = 512 * 1024
 ROUND_LOOKS = 1000
 #: How often a round looks again at those who may use what it has just made free.
 PASSES = 8
-#: Machines named one by one in what a unit waits for.
-MACHINES_NAMED = 64
 #: Reasons that forbid a placement that is there already; others only keep new ones away.
 _HARD = ("drained", "machine-id", "metadata", "machine-of", "conflict")
 
@@ -43,16 +42,6 @@ class Decision(NamedTuple):
     unit: str
     event: Event
     reason: str
-
-
-class Verdict(NamedTuple):
-    """Why a unit isn't where it shall be; empty reason: it is."""
-
-    reason: str = ""
-    machines: dict[str, str] = {}
-
-
-SETTLED = Verdict()
 
 
 def decide(control: "Control", term: int = 1) -> list[Decision]:
@@ -122,23 +111,29 @@ class Planner:
         return self._looks > looks or self._size > size_bytes
 
     def _pass(self, round_looks: int, round_bytes: int) -> None:
-        """Look at what is marked, in order of names: the same state gives the same decisions, whatever came first."""
+        """Look at what is marked, in order of names: the same state gives the same decisions, whatever came first.
+
+        Global units come first, since they have no choice; then those that replace others: who was just placed isn't
+        sent away in the same breath.
+        """
         view = self.view
-        # those that replace others come first: who was just placed isn't sent away in the same breath
+        for name in sorted(view.dirty_globals.keys() | (view.dirty.keys() & view.globals.keys())):
+            marked = view.dirty_globals.pop(name, {})
+            unit = self._control.units.units.get(name)
+            if name in view.dirty or unit is None or unit.destroyed or unit.desired == "inactive":
+                self._look(name)
+                marked = view.hosts
+            else:
+                self._look_global(unit, view.specs[name], sorted(marked), next(iter(marked.values())))
+            self._looks += 1 + len(marked) // 8
+            if self._spent(round_looks, round_bytes):
+                return
         for name in sorted(view.dirty, key=lambda one: (one not in view.replacers, one)):
             if name in view.dirty:
                 self._looks += 1
                 self._look(name)
             if self._spent(round_looks, round_bytes):
                 return
-        for name, machine in sorted(view.dirty_globals):
-            self._looks += 1
-            if self._spent(round_looks, round_bytes):
-                return
-            cause = view.dirty_globals.pop((name, machine))
-            unit = self._control.units.units.get(name)
-            if unit is not None and not unit.destroyed and unit.desired != "inactive":
-                self._look_global(unit, view.specs[name], [machine], cause)
 
     # -- one unit ---------------------------------------------------------------------------------------------
 
@@ -322,7 +317,7 @@ class Planner:
                         continue
                     return (host, self._why_there(spec, machine, group if together else {})), SETTLED
         whys = {machine: why_not(name, spec, host) for machine, host in view.hosts.items()}
-        verdict = _no_machine(whys)
+        verdict = no_machine(whys)
         if signature is not None and not any(kind_of(why) == "conflict" for why in whys.values()):
             self._no_fit[signature] = verdict
         return None, verdict
@@ -420,12 +415,10 @@ class Planner:
         placed = self.view.at.get(unit.name)
         lacking = {m: why for m, why in whys.items() if kind_of(why) in ("conflict", "port", "cpu", "memory")}
         if lacking:
-            named = {machine: lacking[machine] for machine in sorted(lacking)[:MACHINES_NAMED]}
-            return Verdict(f"{len(lacking)} of {len(self.view.hosts)} machines have no room for it", named)
+            return Verdict(f"{len(lacking)} of {len(self.view.hosts)} machines have no room for it", named(lacking))
         if placed:
             return SETTLED
-        named = {machine: whys[machine] for machine in sorted(whys)[:MACHINES_NAMED]}
-        return Verdict("no machine passes" if named else "no machine has joined", named)
+        return Verdict("no machine passes" if whys else "no machine has joined", named(whys))
 
     # -- saying -----------------------------------------------------------------------------------------------
 
@@ -453,7 +446,7 @@ class Planner:
         """Only when it differs from what was said before by more than amounts."""
         unit, spec = self._control.units.units[name], self.view.specs[name]
         old, new = unit.waiting_machines, verdict.machines
-        if old.keys() == new.keys() and _untallied(unit.waiting) == _untallied(verdict.reason):
+        if old.keys() == new.keys() and untallied(unit.waiting) == untallied(verdict.reason):
             hosts = self.view.hosts
             if all(still_holds(old[machine], why, spec, hosts.get(machine)) for machine, why in new.items()):
                 return
@@ -482,24 +475,6 @@ class Planner:
     def _name(self, machine: str) -> str:
         found = self._control.cluster.machines.get(machine)
         return found.name if found is not None and found.name else machine[:8]
-
-
-def _no_machine(whys: dict[str, str]) -> Verdict:
-    """How often each kind of reason is given, and the reasons of some machines."""
-    if not whys:
-        return Verdict("no machine has joined")
-    counts: dict[str, int] = {}
-    for why in whys.values():
-        counts[kind_of(why)] = counts.get(kind_of(why), 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    summary = ", ".join(f"{kind} {count}" for kind, count in ordered)
-    return Verdict(f"no machine fits: {summary}", {machine: whys[machine] for machine in sorted(whys)[:MACHINES_NAMED]})
-
-
-def _untallied(reason: str) -> str:
-    """A reason without how often each kind was given."""
-    head, found, _ = reason.partition("no machine fits:")
-    return head + found
 
 
 def _dead(why: str) -> str:

@@ -12,6 +12,7 @@ from actors.scheduler import glob
 from actors.scheduler.fit import Host, needs_of, stays_same, unusable, why_not
 from actors.scheduler.state import Unit
 from actors.scheduler.unitfile import UnitFile
+from actors.scheduler.verdict import NAMED_MAX
 from streams.events import cluster as of_cluster
 from streams.events import engine as of_engine
 from streams.events import unit as of_unit
@@ -51,7 +52,8 @@ class View:
         #: active units that were left unplaced, or where they shouldn't be, and why not on which machine
         self.unsettled: dict[str, dict[str, str]] = {}
         self.dirty: dict[str, Cause] = {}
-        self.dirty_globals: dict[tuple[str, str], Cause] = {}
+        #: machines that global units are to be looked at for
+        self.dirty_globals: dict[str, dict[str, Cause]] = {}
         self._loads: dict[str, Load] = {}
         self._keys: dict[str, tuple[object, ...]] = {}
         self._changed_machines: dict[str, Cause] = {}
@@ -212,13 +214,15 @@ class View:
         if host is None:
             return
         for name in self.globals:
-            self.dirty_globals.setdefault((name, machine), cause)
+            self.dirty_globals.setdefault(name, {}).setdefault(machine, cause)
         for name, known in self.unsettled.items():
             spec = self.specs.get(name)
             if spec is None or name in self.dirty:
                 continue
             why = why_not(name, spec, host)
-            if not why or spec.fleet.replaces or not stays_same(known.get(machine, ""), why):
+            # of many machines only some are named: why not another one is no news
+            told = stays_same(known.get(machine, ""), why) or (machine not in known and len(known) >= NAMED_MAX)
+            if not why or spec.fleet.replaces or not told:
                 self.dirty[name] = cause
 
     # -- within a round ---------------------------------------------------------------------------------------

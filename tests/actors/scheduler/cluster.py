@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
 from actors.control import Control, ControlFold
 from actors.scheduler.decide import Decision, Planner, decide
+from actors.scheduler.fit import kind_of
 from actors.scheduler.state import Placement, Unit
 from streams.events import cluster as of_cluster
 from streams.events import engine as of_engine
@@ -212,11 +215,15 @@ def by_unit(decisions: list[Decision]) -> list[tuple[str, Any]]:
 
 
 def plain(decision: Decision) -> tuple[str, Any]:
-    """A decision without what made the scheduler look at it."""
+    """A decision without what made the scheduler look at it, and without which of several good reasons was named."""
     data = decision.event.data
-    if hasattr(data, "decided_at"):
-        data = type(data)(**{f: getattr(data, f) for f in data.__struct_fields__ if f != "decided_at"})
-    return decision.unit, data
+    if isinstance(data, of_unit.Waiting):
+        machines = {m: "taken" if kind_of(why) in _TAKEN else why for m, why in data.machines.items()}
+        return decision.unit, ("waiting", data.generation, data.reason.partition("no machine fits:")[:2], machines)
+    return decision.unit, msgspec.structs.replace(data, decided_at="")
+
+
+_TAKEN = ("conflict", "port", "cpu", "memory")
 
 
 def reasons(decisions: list[Decision]) -> list[str]:

@@ -1,6 +1,7 @@
 """What the scheduler says of its decisions, as people read it."""
 
-from actors.scheduler.decide import MACHINES_NAMED, Planner, decide
+from actors.scheduler.decide import Planner, decide
+from actors.scheduler.verdict import NAMED_MAX
 from streams.events import unit as says
 from streams.events.base import say
 from tests.actors.scheduler.cluster import Cluster, ident, reasons, unit_file
@@ -60,8 +61,8 @@ def test_drain() -> None:
     cluster.start("p.service", fleet=f"MachineID={ident('m1')}")
     cluster.drain("m1")
     assert reasons(cluster.run()) == [
-        "a.service placed on m2 from m1: m1 is drained; m2 is the least loaded machine that fits",
         "g.service unplaced from m1: m1 is drained",
+        "a.service placed on m2 from m1: m1 is drained; m2 is the least loaded machine that fits",
         "p.service unplaced from m1: m1 is drained",
         "p.service waiting: no machine fits: drained 1, machine-id 1",
         "    m1  drained: by an operator",
@@ -69,8 +70,8 @@ def test_drain() -> None:
     ]
     cluster.drain("m1", drain=False)
     assert reasons(cluster.run()) == [
-        "p.service placed on m1: m1 is asked for by MachineID",
         "g.service placed on m1: a global unit runs on every machine it fits",
+        "p.service placed on m1: m1 is asked for by MachineID",
     ]
 
 
@@ -155,11 +156,11 @@ def test_withheld_machines_keep_their_units_and_get_no_new_ones() -> None:
 
 
 def test_what_waits_names_some_machines_and_counts_all() -> None:
-    cluster = Cluster(MACHINES_NAMED + 6)
+    cluster = Cluster(NAMED_MAX + 6)
     cluster.start("a.service", fleet="MachineMetadata=disk=ssd")
     unit = cluster.unit("a.service")
-    assert unit.waiting == f"no machine fits: metadata {MACHINES_NAMED + 6}"
-    assert len(unit.waiting_machines) == MACHINES_NAMED
+    assert unit.waiting == f"no machine fits: metadata {NAMED_MAX + 6}"
+    assert len(unit.waiting_machines) == NAMED_MAX
     assert set(unit.waiting_machines.values()) == {"metadata: disk is not set, the unit asks for ssd"}
 
 
