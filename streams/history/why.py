@@ -117,7 +117,7 @@ async def why(
     stop = await log.end() if end is None else end
     async for applied in _applied(log, replica, stop):
         quiet = applied.event.type in _QUIET
-        if not quiet and (applied.record.stream != "kv" or subject_of(applied.event) == name):
+        if not quiet and (kind == "key" or applied.record.stream != "kv"):
             by_position[applied.position] = applied
         if applied.record.stream in streams and subject_of(applied.event) == name and not quiet:
             about.append(applied)
