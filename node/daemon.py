@@ -171,20 +171,23 @@ def _open(config: Config, folder: DataFolder, known: str) -> _Answer:
 
 
 async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
+    from actors.coordination.admission import Nonces, admit
     from streams.log.founding import found, identity
     from streams.log.open import open_log
 
     log = await open_log(config.log_address, config.log_options)
     try:
-        if not known:
-            return await found(log, folder.operator_public_key())
-        opened = await identity(log)
+        opened = await identity(log) if known else await found(log, folder.operator_public_key())
         if opened is None:
             raise Refused(
                 f"the log at {config.log_address} is empty, but this machine belongs to log {known}: bring that log "
                 f"back (its files or topic), or remove {config.folder / 'log-id'} to join this one as a new machine",
                 4,
             )
+        setting = config.setting(folder, opened.id, opened.operator_key, version())
+        if not setting.alone:
+            # the first record of an actor would end its namesake: a copy of a live machine must not get that far
+            await admit(setting, log, Nonces(setting.folder).read())
         return opened
     finally:
         await log.close()
