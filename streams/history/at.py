@@ -3,10 +3,12 @@
 import datetime
 import re
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from streams import snapshots
 from streams.log.port import Log, LogTruncated
+from streams.log.tools_read import stretch
 from streams.records import Entry, Position
 from streams.replay import Applied, Fold, Replica
 
@@ -54,21 +56,9 @@ def parse_instant(text: str, now_ms: int) -> Instant:
 
 async def entries(log: Log, start: int, end: int) -> AsyncGenerator[list[Entry], None]:
     """Batches of entries from ``start`` up to, not including, ``end``; never waits for what isn't written yet."""
-    if start >= end:
-        return
-    tail = log.tail(start)
-    try:
-        async for batch in tail:
-            if batch[-1].offset >= end:
-                kept = [entry for entry in batch if entry.offset < end]
-                if kept:
-                    yield kept
-                return
+    async with aclosing(stretch(log, start, end)) as batches:
+        async for batch in batches:
             yield batch
-            if batch[-1].offset >= end - 1:
-                return
-    finally:
-        await tail.aclose()
 
 
 async def state_at(

@@ -39,6 +39,8 @@ PROBE_EVERY_S = 0.25
 PROBE_TIMEOUT_S = 2.0
 #: Purging and closing an abandoned producer takes milliseconds; its appends end after this in any case.
 ABANDON_TIMEOUT_S = 3.0
+#: How long a delivery report may lie while appends are under way.
+REPORT_DELAY_S = 0.001
 #: Records handed to the client and not yet acknowledged.
 IN_FLIGHT_MAX = 20_000
 IN_FLIGHT_BYTES_MAX = 128 * 1024 * 1024
@@ -98,8 +100,13 @@ class Line:
 
     def _poll(self) -> None:
         while not self.abandoned:
-            # abandon() wakes it by the purge's delivery reports, or it looks again after this long
-            self.producer.poll(0.25)
+            # Reports are served a little later than they come: a record that is read back is what callers wait for,
+            # and this thread must not take the interpreter from the reader's at that very moment.
+            if self.flights:
+                time.sleep(REPORT_DELAY_S)
+                self.producer.poll(0)
+            else:
+                self.producer.poll(0.25)
             if self._reports and not self.abandoned:
                 reports, self._reports = self._reports, []
                 self._call(self._landed, self, reports)

@@ -50,6 +50,8 @@ class SegmentsLog:
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._pending: list[_Request] = []
+        #: the last commit was of one append alone and nothing has come since: the next one needn't wait for company
+        self._is_lone = False
         self._queue: queue.SimpleQueue[list[_Request] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
@@ -99,7 +101,9 @@ class SegmentsLog:
             return []
         future: asyncio.Future[int] = self._loop.create_future()
         self._pending.append((raws, future))
-        if len(self._pending) == 1:
+        if self._is_lone and self._thread is not None:
+            self._flush()
+        elif len(self._pending) == 1:
             # not now but after the tasks that run in this turn: their appends share the sync
             self._loop.call_soon(self._flush)
         first = await future
@@ -194,6 +198,7 @@ class SegmentsLog:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
+        self._is_lone = False
         if self._thread is None:
             self._thread = threading.Thread(target=self._commit_forever, name="segments-commit", daemon=True)
             self._thread.start()
@@ -229,6 +234,7 @@ class SegmentsLog:
             return OutcomeUnknown(f"{self.address}: {type(error).__name__}: {error}")
 
     def _landed(self, batch: list[_Request], result: int | LogError) -> None:
+        self._is_lone = len(batch) == 1 and not self._pending
         if isinstance(result, int):
             at = result
             for raws, future in batch:

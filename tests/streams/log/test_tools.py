@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from streams import snapshots
+from streams import snapshots, voids
 from streams.events import encode, say
 from streams.events import kv as kv_says
 from streams.events import log as says
@@ -275,6 +275,16 @@ async def test_a_copy_that_ends_with_a_hole(log: Log, target: SegmentsLog, monke
     await hole(log, 4)
     await tools.copy(log, target)
     assert await target.end() == await log.end() == 5
+
+
+async def test_looking_at_a_log_that_ends_with_a_hole_waits_for_nobody(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.log.tools_read.HOLE_AFTER_S", 0.05)
+    await hole(log, 4)
+    async with asyncio.timeout(60):
+        assert await voids.foreseen(log, 0, LOG_ID, PUBLIC) == {}
+        assert (await tools.verify(log)).whole
 
 
 async def test_a_target_with_other_records_is_refused_and_left_as_it_is(log: Log, target: SegmentsLog) -> None:
