@@ -122,10 +122,11 @@ class Planner:
             unit = self._control.units.units.get(name)
             if name in view.dirty or unit is None or unit.destroyed or unit.desired == "inactive":
                 self._look(name)
-                marked = view.hosts
+                count = len(view.hosts)
             else:
                 self._look_global(unit, view.specs[name], sorted(marked), next(iter(marked.values())))
-            self._looks += 1 + len(marked) // 8
+                count = len(marked)
+            self._looks += 1 + count // 8
             if self._spent(round_looks, round_bytes):
                 return
         for name in sorted(view.dirty, key=lambda one: (one not in view.replacers, one)):

@@ -68,8 +68,11 @@ STEP = st.one_of(
     st.tuples(st.just("decide")),
 )
 LIFE = st.lists(STEP, max_size=30)
+#: ``LIVES=5000 pytest tests/actors/scheduler/test_properties.py`` lives that many other ones for each property.
+LIVES = int(os.environ.get("LIVES", "0"))
 lives = settings(
-    max_examples=int(os.environ.get("LIVES", "60")),
+    max_examples=LIVES or 60,
+    derandomize=not LIVES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
