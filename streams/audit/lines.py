@@ -71,7 +71,7 @@ def line_of(applied: Applied) -> Line:
 
 
 def audit_line(applied: Applied) -> dict[str, Any]:
-    """The line as plain data, with ``time`` in ISO 8601 (UTC): what ``corelog audit export`` and ``log --jsonl`` print."""
+    """The line as plain data: what ``corelog audit export`` and ``corelog log --jsonl`` print."""
     return plain(line_of(applied))
 
 

@@ -1,0 +1,165 @@
+"""The outcomes topic on Kafka: made, found and written. The only module of the audit that knows the client."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from streams.audit.lines import BadLine, Line, encode, parse
+from streams.log.kafka.options import Address, Options, for_consumer, for_producer, parse_address, parse_options
+from streams.log.port import ForeignLog, LogUnavailable, OutcomeUnknown
+from streams.records import Position
+
+ANSWER_TIMEOUT_S = 10.0
+#: Messages that are looked through at once when the end of a fold is searched backwards.
+WINDOW = 500
+#: Outcomes are kept for ever unless an operator says otherwise: the log has them all, this is a derived view.
+SETTINGS = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
+def outcomes_topic(log_topic: str) -> str:
+    return f"{log_topic}.outcomes"
+
+
+class KafkaOutlet:
+    """See streams.audit.outcomes.Outlet. Made by :meth:`open`."""
+
+    def __init__(self, address: Address, options: Options) -> None:
+        self.topic = outcomes_topic(address.topic)
+        self._address = address
+        self._options = options
+        # a gap would be taken for the end by who goes on: with this the client stops for good instead
+        self._producer = Producer({**for_producer(address, options), "enable.gapless.guarantee": True, "linger.ms": 5})
+
+    @classmethod
+    async def open(cls, log_address: str, options: Mapping[str, str]) -> "KafkaOutlet":
+        """``log_address``: of the log (``kafka://…``); the topic is made beside it unless it is there.
+
+        Raises LogUnavailable when nobody answers, ForeignLog when the topic has several partitions.
+        """
+        address, parsed = parse_address(log_address), parse_options(options)
+        await asyncio.to_thread(ensure, address, parsed)
+        return cls(address, parsed)
+
+    async def last(self, fold: str) -> Position | None:
+        return await asyncio.to_thread(last_position, self._address, self._options, fold)
+
+    async def write(self, fold: str, lines: Sequence[Line]) -> None:
+        await asyncio.to_thread(self._write, fold, lines)
+
+    def _write(self, fold: str, lines: Sequence[Line]) -> None:
+        failed: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                failed.append(error)
+
+        try:
+            for line in lines:
+                self._producer.produce(self.topic, encode(line), fold.encode(), on_delivery=delivered)
+                self._producer.poll(0)
+            left = self._producer.flush(self._options.timeout_ms / 1000 + 5)
+        except (KafkaException, BufferError) as error:
+            raise OutcomeUnknown(f"writing {self.topic}: {error}") from error
+        if failed or left:
+            why = failed[0].str() if failed else f"{left} not acknowledged in time"
+            raise OutcomeUnknown(f"writing {self.topic}: {why}")
+
+    async def close(self) -> None:
+        def end() -> None:
+            self._producer.purge()
+            self._producer.close()
+
+        await asyncio.to_thread(end)
+
+
+def ensure(address: Address, options: Options, name: str = "") -> None:
+    """Make the topic (``name``: another one beside it) with one partition, as often replicated as the log.
+
+    Raises LogUnavailable, ForeignLog.
+    """
+    topic = name or outcomes_topic(address.topic)
+    admin = AdminClient(_admin(address, options))
+    try:
+        found = admin.list_topics(timeout=ANSWER_TIMEOUT_S)
+        if topic not in found.topics:
+            log = found.topics.get(address.topic)
+            replicas = len(log.partitions[0].replicas) if log and log.partitions else min(3, len(found.brokers))
+            new = NewTopic(topic, 1, replicas, config=SETTINGS)
+            admin.create_topics([new], request_timeout=ANSWER_TIMEOUT_S)[topic].result(ANSWER_TIMEOUT_S)
+        elif len(found.topics[topic].partitions) != 1:
+            raise ForeignLog(f"topic {topic!r} has {len(found.topics[topic].partitions)} partitions, one is needed")
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise LogUnavailable(f"topic {topic!r} at {address.bootstrap}: {error.args[0].str()}") from error
+    except TimeoutError as error:
+        raise LogUnavailable(f"topic {topic!r} at {address.bootstrap} can't be made: no answer") from error
+
+
+def _admin(address: Address, options: Options) -> dict[str, Any]:
+    return {"bootstrap.servers": address.bootstrap, "log_level": 0, **options.client}
+
+
+def last_position(address: Address, options: Options, fold: str) -> Position | None:
+    """Search backwards from the end of the outcomes topic for the fold's last line. Blocks. Raises LogUnavailable."""
+    consumer = Consumer({**for_consumer(address, options), "enable.partition.eof": True})
+    where = TopicPartition(outcomes_topic(address.topic), 0)
+    try:
+        first, end = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
+        window = WINDOW
+        while end > first:
+            start = max(first, end - window)
+            lines = _read(consumer, TopicPartition(where.topic, 0, start), end)
+            found = [line.at for key, line in lines if key == fold]
+            if found:
+                return max(found)
+            end, window = start, window * 4
+        return None
+    except KafkaException as error:
+        raise LogUnavailable(f"reading {where.topic}: {error.args[0].str() if error.args else error}") from error
+    finally:
+        consumer.close()
+
+
+def _read(consumer: Consumer, start: TopicPartition, end: int) -> list[tuple[str, Line]]:
+    """Fold and line of all messages from ``start`` up to, not including, ``end``; what isn't a line is passed over."""
+    consumer.assign([start])
+    lines: list[tuple[str, Line]] = []
+    while True:
+        messages = consumer.consume(WINDOW, ANSWER_TIMEOUT_S)
+        if not messages:
+            raise LogUnavailable(f"reading {start.topic}: no answer")
+        for message in messages:
+            error, offset = message.error(), message.offset()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                return lines
+            if error is not None:
+                raise KafkaException(error)
+            if offset is None or offset >= end:
+                return lines
+            with contextlib.suppress(BadLine):
+                lines.append(line_in(message))
+            if offset + 1 >= end:
+                return lines
+
+
+def line_in(message: Message) -> tuple[str, Line]:
+    """Fold and line of a message of the outcomes topic. Raises BadLine that names the offset."""
+    where = f"{message.topic()} offset {message.offset()}"
+    key, value = message.key(), message.value()
+    if not isinstance(key, bytes) or not isinstance(value, bytes):
+        raise BadLine(f"{where}: no key or no value")
+    return key.decode("utf-8", "replace"), parse(value, where)
+
+
+def replicas(address: Address, options: Options, topic: str) -> int:
+    """How many replicas the topic's partition has; 0 if there is no such topic. Raises LogUnavailable."""
+    try:
+        found = AdminClient(_admin(address, options)).list_topics(timeout=ANSWER_TIMEOUT_S).topics.get(topic)
+    except KafkaException as error:
+        raise LogUnavailable(f"no Kafka broker answers at {address.bootstrap}: {error.args[0].str()}") from error
+    return len(found.partitions[0].replicas) if found is not None and found.partitions else 0

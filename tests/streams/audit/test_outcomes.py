@@ -1,0 +1,222 @@
+"""The outcomes topic has each command's outcome, in order, whoever was master when: no gap, and what is written twice
+is dropped by readers."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from streams.audit import outcomes
+from streams.audit.lines import Line, line_of
+from streams.audit.outcomes import GAP, MARK, Feed, OutcomeSink, Unique, replayed_lines
+from streams.events import encode, kv, say
+from streams.events import log as log_says
+from streams.log.memory import MemoryLog
+from streams.log.port import LogUnavailable, OutcomeUnknown
+from streams.records import Position, Record
+from streams.replay import Replica
+from tests.folds import LOG, Counting
+
+
+class Topic:
+    """The outcomes topic in memory, with a fault script: a write may fail with any prefix of it done."""
+
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self.lines: list[tuple[str, Line]] = []
+        self.chance = chance
+        self.opened = 0
+
+    async def open(self) -> "Topic":
+        self.opened += 1
+        if self.chance and self.chance.random() < 0.2:
+            raise LogUnavailable("nobody answers")
+        return self
+
+    async def last(self, fold: str) -> Position | None:
+        return max((line.at for key, line in self.lines if key == fold), default=None)
+
+    async def write(self, fold: str, lines: Sequence[Line]) -> None:
+        await asyncio.sleep(0)
+        done = len(lines)
+        if self.chance and self.chance.random() < 0.3:
+            done = self.chance.randrange(len(lines) + 1)
+        self.lines += [(fold, line) for line in lines[:done]]
+        await asyncio.sleep(0)
+        if done < len(lines):
+            raise OutcomeUnknown("lost")
+
+    async def close(self) -> None:
+        return None
+
+    def read(self) -> list[Line]:
+        """As a reader sees it."""
+        unique = Unique()
+        return [line for fold, line in self.lines if unique.new(fold, line)]
+
+
+class Node:
+    """A replica with its feed and sink, on a log in memory."""
+
+    def __init__(self, log: MemoryLog, topic: Topic, folder: Path, ring: int) -> None:
+        self.log = log
+        self.replica = Replica(Counting())
+        self.feed = Feed("kv", frozenset({"kv"}), ring)
+        self.master = False
+        self.live = False
+        replayed = partial(replayed_lines, log, Counting, folder, LOG)
+        self.sink = OutcomeSink(self.feed, topic.open, replayed, lambda: self.master)
+        self.tasks = [asyncio.ensure_future(self.sink.run()), asyncio.ensure_future(self._follow())]
+
+    async def _follow(self) -> None:
+        async for batch in self.log.tail(0):
+            for entry in batch:
+                self.feed.applied(self.replica.apply(entry), self.live)
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "RETRY_S", 0.001)
+
+
+async def founded() -> MemoryLog:
+    log = MemoryLog()
+    for payload in (log_says.LogOpened(id=LOG), log_says.ActorOpened(nonce="n")):
+        await log.append([Record(LOG, "log", "kv@w", 1, 1, 0, encode([say(payload)]))])
+    return log
+
+
+async def command(log: MemoryLog, key: str, count: int = 1) -> None:
+    events = [say(kv.Set(f"{key}.{index}"), principal="uid:0") for index in range(count)]
+    await log.append([Record(LOG, "kv", "kv@w", 1, 1, 0, encode(events))])
+
+
+def expected(log: MemoryLog) -> list[Line]:
+    replica = Replica(Counting())
+    return [
+        line_of(one)
+        for entry in log.entries
+        for one in replica.apply(entry)
+        if one.record.stream == "kv" and one.event.data.COMMAND
+    ]
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_outcomes_have_no_gap_and_one_order_over_fail_overs(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    log, topic = await founded(), Topic(chance)
+    nodes = [Node(log, topic, tmp_path, ring=chance.choice([2, 20, 1000])) for _ in range(3)]
+    for turn in range(60):
+        await command(log, f"/{turn}", chance.randrange(1, 5))
+        node = chance.choice(nodes)
+        what = chance.random()
+        if what < 0.15:
+            # a fail-over; now and then the old master doesn't know yet, and two write
+            for other in nodes:
+                other.master = other is node or (other.master and chance.random() < 0.3)
+        elif what < 0.25:
+            node.live = chance.random() < 0.8
+        elif what < 0.3:
+            await node.stop()
+            nodes[nodes.index(node)] = Node(log, topic, tmp_path, ring=20)
+        for _ in range(chance.randrange(6)):
+            await asyncio.sleep(0)
+    topic.chance = None
+    for node in nodes:
+        node.master = node is nodes[0]
+    every = expected(log)
+    await until(lambda: topic.lines and max(line.at for _, line in topic.lines) == every[-1].at)
+    for node in nodes:
+        await node.stop()
+    assert topic.read() == every
+
+
+async def test_nothing_is_written_by_who_is_not_master(tmp_path: Path) -> None:
+    log, topic = await founded(), Topic()
+    node = Node(log, topic, tmp_path, ring=10)
+    await command(log, "/a", 3)
+    await until(lambda: node.replica.offset == 2)
+    await asyncio.sleep(0.02)
+    assert (topic.lines, topic.opened) == ([], 0)
+    node.master = True
+    await until(lambda: len(topic.lines) == 3)
+    await node.stop()
+
+
+async def test_a_fold_that_moves_without_commands_leaves_a_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "MARK_S", 0.01)
+    log, topic = await founded(), Topic()
+    node = Node(log, topic, tmp_path, ring=10)
+    node.master = node.live = True
+    await command(log, "/a")
+    await log.append([Record(LOG, "kv", "kv@w", 1, 1, 0, encode([say(kv.Expired("/a", 1, 1))]))])
+    await until(lambda: any(line.type == MARK for _, line in topic.lines))
+    assert [line.position for line in topic.read()] == ["2.0"]
+    assert await topic.last("kv") == Position(3, 0)
+    await node.stop()
+
+
+async def test_a_log_trimmed_below_what_was_written_is_told_as_a_gap(tmp_path: Path) -> None:
+    log, topic = await founded(), Topic()
+    for number in range(6):
+        await command(log, f"/{number}")
+    topic.lines.append(("kv", Line("3.0", "kv.set.v1", "accepted")))
+    feed = Feed("kv", frozenset({"kv"}))
+    replica = Replica(Counting())
+    for entry in log.entries:
+        feed.applied(replica.apply(entry), live=False)
+    await log.trim(6)
+    sink = OutcomeSink(feed, topic.open, partial(replayed_lines, log, Counting, tmp_path, LOG), lambda: True)
+    task = asyncio.ensure_future(sink.run())
+    await until(lambda: len(topic.lines) == 2)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    gap = topic.lines[1][1]
+    assert (gap.type, gap.position, gap.code) == (GAP, "7.0", "gap")
+    assert "3.0" in gap.message
+
+
+async def test_a_replica_that_began_with_a_snapshot_knows_what_it_does_not_have(tmp_path: Path) -> None:
+    log, topic = await founded(), Topic()
+    for number in range(4):
+        await command(log, f"/{number}")
+    replica = Replica(Counting())
+    for entry in log.entries:
+        replica.apply(entry)
+    feed = Feed("kv", frozenset({"kv"}))
+    await command(log, "/late")
+    feed.applied(replica.apply(log.entries[-1]), live=True)
+    calls: list[tuple[Position, Position]] = []
+
+    async def replayed(above: Position, upto: Position) -> AsyncGenerator[list[Line], None]:
+        calls.append((above, upto))
+        async with contextlib.aclosing(replayed_lines(log, Counting, tmp_path, LOG, above, upto)) as found:
+            async for lines in found:
+                yield lines
+
+    task = asyncio.ensure_future(OutcomeSink(feed, topic.open, replayed, lambda: True).run())
+    await until(lambda: len(topic.lines) == 5)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert topic.read() == expected(log)
+    assert len(calls) == 1
