@@ -198,6 +198,8 @@ def _failure(response: http.client.HTTPResponse) -> Failure:
     if not isinstance(body, dict):
         body = {}
     detail = body.get("detail") or body.get("message") or raw.decode("utf-8", "replace")[:300] or response.reason
+    if body.get("cause") and body["cause"] not in str(detail):
+        detail = f"{detail}: {body['cause']}"
     if body.get("position"):
         detail += f" (published at {body['position']}, changed nothing)"
     kind = str(body.get("type", "")).removeprefix("corelog:")
