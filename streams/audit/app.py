@@ -39,6 +39,7 @@ from streams.records import Entry
 #: Lines in the table, and so in memory; the file and the topics have all.
 KEPT = 100_000
 WAIT_S = 1.0
+SESSION_S = 6.0
 
 _logger = structlog.get_logger("audit")
 
@@ -118,6 +119,9 @@ def application(
         topic_partitions=1,
         consumer_auto_offset_reset="earliest",
         web_enabled=False,
+        # an audit that was killed holds its partitions for so long
+        broker_session_timeout=SESSION_S,
+        broker_heartbeat_interval=SESSION_S / 3,
     )
     raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
     log = app.topic(address.topic, **raw)
@@ -211,7 +215,7 @@ def run(
         log_id = asyncio.run(founded(log_address, options))
         app, _ = application(address, parsed, rule, trail_file, log_id, name)
         logging.getLogger("aiokafka").setLevel(logging.ERROR)
-        faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+        faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False).execute_from_commandline()
     finally:
         if trail_file is not None:
             trail_file.close()

@@ -85,7 +85,7 @@ async def outcomes(
         consumer.assign([TopicPartition(where.topic, 0, first)])
         at = first
         while at < end:
-            messages = await asyncio.to_thread(consumer.consume, BATCH, kafka.ANSWER_TIMEOUT_S)
+            messages = await asyncio.to_thread(kafka.some, consumer, BATCH)
             if not messages:
                 raise LogUnavailable(f"reading {where.topic}: no answer")
             for message in messages:

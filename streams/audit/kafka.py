@@ -130,7 +130,7 @@ def _read(consumer: Consumer, start: TopicPartition, end: int) -> list[tuple[str
     consumer.assign([start])
     lines: list[tuple[str, Line]] = []
     while True:
-        messages = consumer.consume(WINDOW, ANSWER_TIMEOUT_S)
+        messages = some(consumer, WINDOW)
         if not messages:
             raise LogUnavailable(f"reading {start.topic}: no answer")
         for message in messages:
@@ -145,6 +145,12 @@ def _read(consumer: Consumer, start: TopicPartition, end: int) -> list[tuple[str
                 lines.append(line_in(message))
             if offset + 1 >= end:
                 return lines
+
+
+def some(consumer: Consumer, count: int) -> list[Message]:
+    """What is there now, at most ``count``; waits ANSWER_TIMEOUT_S for the first (``consume`` would wait for all)."""
+    first = consumer.poll(ANSWER_TIMEOUT_S)
+    return [] if first is None else [first, *consumer.consume(count - 1, 0)]
 
 
 def line_in(message: Message) -> tuple[str, Line]:
