@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.log.kafka.messages import foreign, raw_of
+from streams.log.kafka.messages import raw_of
 from streams.log.kafka.options import Address
 from streams.log.port import LogError, LogTruncated, LogUnavailable
 from streams.records import Entry
@@ -33,6 +33,10 @@ _REFUSED = frozenset(
         KafkaError.SASL_AUTHENTICATION_FAILED,
     }
 )  # fmt: skip
+
+
+class DamagedLog(LogError):
+    """A broker's copy of a record fails its checksum: halt, never skip. Another replica may have it whole."""
 
 
 class Reader:
@@ -140,7 +144,7 @@ class Reader:
             self._stopping = True
 
     def _trouble(self, consumer: Consumer, error: KafkaError) -> bool:
-        """Whether to go on with this consumer after an error. Raises LogTruncated or LogUnavailable."""
+        """Whether to go on with this consumer after an error. Raises LogTruncated, LogUnavailable, DamagedLog."""
         code = error.code()
         if code in _OUT_OF_RANGE or code == KafkaError._LOG_TRUNCATION:
             self._judge(consumer, error)
@@ -148,7 +152,10 @@ class Reader:
         if code in _REFUSED:
             raise LogUnavailable(f"{self._address} may not be read: {error.str()}")
         if code == KafkaError._BAD_MSG:
-            raise LogUnavailable(f"the record at {self._at} of {self._address} is corrupt on its broker: {error.str()}")
+            raise DamagedLog(
+                f"the record at {self._at} of {self._address} is corrupt on the broker that leads ({error.str()}); "
+                "move the leadership to another replica (kafka-leader-election.sh) and start again"
+            )
         if code in _GONE:
             time.sleep(0.2)
         return not error.fatal()
@@ -195,6 +202,3 @@ def watermarks(consumer: Consumer, address: Address) -> tuple[int, int] | None:
     except KafkaException:
         return None
     return found
-
-
-__all__ = ["Reader", "foreign", "watermarks"]
