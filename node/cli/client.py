@@ -200,6 +200,8 @@ def _failure(response: http.client.HTTPResponse) -> Failure:
     detail = body.get("detail") or body.get("message") or raw.decode("utf-8", "replace")[:300] or response.reason
     if body.get("cause") and body["cause"] not in str(detail):
         detail = f"{detail}: {body['cause']}"
+    if body.get("errorCode") and body.get("cause"):
+        detail = f"{detail}: {body['cause']}"  # etcd's words come first, what they mean here second
     if body.get("position"):
         detail += f" (published at {body['position']}, changed nothing)"
     kind = str(body.get("type", "")).removeprefix("corelog:")

@@ -209,12 +209,14 @@ async def get_diff(request: Request) -> Response:
     return plain(changes)
 
 
-#: What changes without anything having happened: renewals.
-_NOISE = {"seen_at", "seen_ms", "sent_ms", "renew_seq", "chains"}
+#: What changes without anything having happened: renewals, and what they quote.
+_NOISE = {"seen_at", "seen_ms", "sent_ms", "renew_seq", "chains", "proof", "proof_at"}
+#: What says again what stands elsewhere in the state: an index of the placements, the counter behind their fences.
+_DERIVED = {("control", "units", "placed"), ("control", "units", "next_fence")}
 
 
 def _is_noise(path: tuple[str, ...]) -> bool:
-    return not _NOISE.isdisjoint(path)
+    return path[:3] in _DERIVED or not _NOISE.isdisjoint(path)
 
 
 def plain_state(fold: Any) -> Any:
