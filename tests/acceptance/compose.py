@@ -58,7 +58,7 @@ class Cluster:
 
     # -- the whole ----------------------------------------------------------------------------------------------
 
-    def compose(self, *words: str, timeout_s: float = 300) -> str:
+    def compose(self, *words: str, timeout_s: float = 600) -> str:
         command = ["docker", "compose", "--project-name", PROJECT, "--file", str(ROOT / "docker-compose.yml"), *words]
         done = subprocess.run(
             command, capture_output=True, text=True, env=self.env, timeout=timeout_s, check=False, cwd=ROOT
@@ -159,7 +159,7 @@ class Cluster:
             names = {row["master_name"] for row in rows}
             return names.pop() if len(names) == 1 else ""
 
-        return str(until(agreed, timeout_s=90, every_s=0.1, says="three nodes that agree about their master"))
+        return str(until(agreed, timeout_s=180, every_s=0.1, says="three nodes that agree about their master"))
 
     def placed(self, ask: str, unit: str) -> list[Placed]:
         """Where the unit is now; empty while it waits or ``ask`` doesn't answer."""
@@ -227,7 +227,7 @@ class Cluster:
                 self.start(service)
         until(
             lambda: all(http(f"http://127.0.0.1:{self.etcd(node)}/health")[0] == 200 for node in NODES),
-            timeout_s=120,
+            timeout_s=240,
             every_s=0.25,
             says="three healthy nodes",
         )
