@@ -19,7 +19,7 @@ run: $(STAMP)
 	@exec $(BIN)/corelog up --data ./data
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance"
+	$(BIN)/pytest -n 2 -m "not slow and not acceptance"
 
 test-acceptance: $(STAMP)
 	$(BIN)/pytest -m acceptance tests/acceptance

@@ -13,7 +13,7 @@ from streams.log.port import Log, LogTruncated, LogUnavailable, OutcomeUnknown
 from streams.records import Entry, Record
 from tests.cluster import parts
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = pytest.mark.kafka
 
 WAIT_S = 90
 

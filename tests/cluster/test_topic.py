@@ -15,7 +15,7 @@ from streams.log.kafka.topic import ensure
 from streams.log.port import ForeignLog, LogUnavailable
 from tests.cluster import parts
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = pytest.mark.kafka
 
 
 def create(kafka: Brokers, name: str, partitions: int = 1, factor: int = 3, **configs: str) -> None:

@@ -1,6 +1,6 @@
 """Kafka in the contract suite: one broker by testcontainers, three as plain processes, three by compose."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ async def subject(bootstrap: str) -> AsyncIterator[Subject]:
     yield Subject(open_, put_foreign, None, trims_exactly=True, persistent=True)
 
 
-def _on(bootstrap: "parts.Callable[[], str]") -> Factory:
+def _on(bootstrap: Callable[[], str]) -> Factory:
     @asynccontextmanager
     async def factory(tmp_path: Path) -> AsyncIterator[Subject]:
         async with subject(bootstrap()) as made:
@@ -38,9 +38,12 @@ def _on(bootstrap: "parts.Callable[[], str]") -> Factory:
     return factory
 
 
-GROUP = pytest.mark.xdist_group("kafka")
-
-register("kafka-1", _on(parts.contained), pytest.mark.kafka, pytest.mark.docker, GROUP)
-register("kafka-3", _on(lambda: parts.brokers(3).bootstrap), pytest.mark.kafka, GROUP)
-register("kafka-3-compose", _on(lambda: parts.composed().bootstrap), pytest.mark.kafka, pytest.mark.docker,
-         pytest.mark.slow, GROUP)  # fmt: skip
+register("kafka-1", _on(parts.contained), pytest.mark.kafka, pytest.mark.docker)
+register("kafka-3", _on(lambda: parts.brokers(3).bootstrap), pytest.mark.kafka)
+register(
+    "kafka-3-compose",
+    _on(lambda: parts.composed().bootstrap),
+    pytest.mark.kafka,
+    pytest.mark.docker,
+    pytest.mark.slow,
+)
