@@ -205,8 +205,6 @@ def run(
 
     Raises ForeignLog (no Kafka address, topics that don't fit), BadTrailFile; waits while no broker answers.
     """
-    if not log_address.startswith("kafka://"):
-        raise ForeignLog(f"{log_address!r}: the audit reads Kafka only; on the embedded log use `corelog log --jsonl`")
     address, parsed = parse_address(log_address), parse_options(options or {})
     _wait_for_topics(address, parsed)
     trail_file = TrailFile(file) if file is not None else None

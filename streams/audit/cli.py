@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streams.audit.trail import Wanted
-from streams.log.port import LogError
+from streams.log.port import ForeignLog, LogError
 
 
 class MissingExtra(Exception):
@@ -24,6 +24,8 @@ def run(
     window_s: float = 60.0,
 ) -> None:  # fmt: skip
     """Run the audit until SIGINT or SIGTERM (see streams.audit.app.run). Raises MissingExtra, ForeignLog."""
+    if not log_address.startswith("kafka://"):
+        raise ForeignLog(f"{log_address!r}: the audit reads Kafka only; on the embedded log use `corelog log --jsonl`")
     try:
         from streams.audit import app
     except ModuleNotFoundError as error:

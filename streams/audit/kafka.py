@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -10,9 +12,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from streams.audit.lines import BadLine, Line, encode, parse
+from streams.audit.outcomes import Feed, OutcomeSink, replayed_lines
 from streams.log.kafka.options import Address, Options, for_consumer, for_producer, parse_address, parse_options
-from streams.log.port import ForeignLog, LogUnavailable, OutcomeUnknown
+from streams.log.port import ForeignLog, Log, LogUnavailable, OutcomeUnknown
 from streams.records import Position
+from streams.replay import Fold
 
 ANSWER_TIMEOUT_S = 10.0
 #: Messages that are looked through at once when the end of a fold is searched backwards.
@@ -169,3 +173,23 @@ def replicas(address: Address, options: Options, topic: str) -> int:
     except KafkaException as error:
         raise LogUnavailable(f"no Kafka broker answers at {address.bootstrap}: {error.args[0].str()}") from error
     return len(found.partitions[0].replicas) if found is not None and found.partitions else 0
+
+
+def outcome_sink(
+    log: Log,
+    address: str,
+    options: Mapping[str, str],
+    log_id: str,
+    make: Callable[[], Fold],
+    snapshots_folder: Path,
+    acting: Callable[[], bool],
+) -> tuple[Feed, OutcomeSink]:
+    """What an actor on a Kafka log needs to write its fold's outcomes.
+
+    The actor calls ``feed.applied(batch, live)`` in its own ``applied`` and runs ``sink.run()`` as a task beside its
+    shell. ``acting``: whether this machine holds the mastership, as its replica sees it now.
+    """
+    fold = make()
+    feed = Feed(fold.name, fold.streams)
+    replayed = partial(replayed_lines, log, make, snapshots_folder, log_id)
+    return feed, OutcomeSink(feed, partial(KafkaOutlet.open, address, dict(options)), replayed, acting)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer
 from streams.audit import export as exporting
 from streams.audit import kafka
 from streams.audit.lines import Line
-from streams.audit.outcomes import Feed, OutcomeSink, replayed_lines
+from streams.audit.outcomes import OutcomeSink
 from streams.audit.trail import Wanted
 from streams.events import encode, kv, say
 from streams.events import log as log_says
@@ -35,6 +35,8 @@ pytestmark = pytest.mark.kafka
 
 class Choosy(Counting):
     """Refuses keys below /forbidden."""
+
+    name = "kv"
 
     def evolve(self, event: object, context: object) -> Outcome:
         if event.data.key.startswith("/forbidden"):  # type: ignore[attr-defined]
@@ -56,8 +58,12 @@ async def opened(address: str) -> AsyncIterator[Log]:
         await log.close()
 
 
+_founded: WeakSet[Log] = WeakSet()
+
+
 async def put(log: Log, *keys: str, principal: str = "uid:0") -> None:
-    if await log.end() == 0:
+    if log not in _founded:
+        _founded.add(log)
         for payload in (log_says.LogOpened(id=LOG), log_says.ActorOpened(nonce="n")):
             await log.append([Record(LOG, "log", "kv@w", 1, 1, 0, encode([say(payload)]))])
     events = [say(kv.Set(key, "value"), principal=principal) for key in keys]
@@ -67,13 +73,8 @@ async def put(log: Log, *keys: str, principal: str = "uid:0") -> None:
 @contextlib.asynccontextmanager
 async def master(log: Log, address: str, folder: Path) -> AsyncIterator[OutcomeSink]:
     """A replica that is master as long as the context lasts."""
-    replica, feed = Replica(Choosy()), Feed("kv", frozenset({"kv"}), 4)
-    sink = OutcomeSink(
-        feed,
-        partial(kafka.KafkaOutlet.open, address, {}),
-        partial(replayed_lines, log, Choosy, folder, LOG),
-        lambda: True,
-    )
+    replica = Replica(Choosy())
+    feed, sink = kafka.outcome_sink(log, address, {}, LOG, Choosy, folder, lambda: True)
 
     async def follow() -> None:
         async for batch in log.tail(0):
@@ -91,7 +92,7 @@ async def master(log: Log, address: str, folder: Path) -> AsyncIterator[OutcomeS
 
 
 async def written(sink: OutcomeSink, offset: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(110):
         while sink.written.offset < offset:
             await asyncio.sleep(0.02)
 
