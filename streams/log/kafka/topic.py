@@ -5,15 +5,16 @@ All calls block; the driver makes them in a thread.
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
 from streams.log.kafka.options import MESSAGE_BYTES_MAX, Address, Options, for_admin, for_kafka_python
 from streams.log.port import ForeignLog, LogUnavailable
@@ -21,6 +22,8 @@ from streams.log.port import ForeignLog, LogUnavailable
 #: Nobody answers within this: the log is unavailable.
 ANSWER_TIMEOUT_MS = 5000
 _FOR_EVER = 2**63 - 1
+
+T = TypeVar("T")
 
 SETTINGS = {
     "cleanup.policy": "delete",
@@ -119,10 +122,12 @@ def _ensured(admin: Any, address: Address) -> Topic:
     found = _find(admin, address.topic)
     if found is None:
         _create(admin, address, len(brokers))
-        found = _find(admin, address.topic)
+        found = _wait(lambda: _find(admin, address.topic))
         if found is None:
             raise LogUnavailable(f"topic {address.topic!r} was made and isn't known yet; try again")
-    settings = _settings(admin, address.topic)
+    settings = _wait(lambda: _settings(admin, address.topic))
+    if settings is None:
+        raise LogUnavailable(f"the settings of topic {address.topic!r} aren't known yet; try again")
     partitions = found["partitions"]
     replicas = tuple(partitions[0]["replica_nodes"]) if partitions else ()
     # a broker that is down now still holds a replica: it counts
@@ -159,9 +164,20 @@ def _create(admin: Any, address: Address, brokers: int) -> None:
         return  # another node was first, with the same settings or with ones that the check refuses
 
 
-def _settings(admin: Any, topic: str) -> dict[str, str]:
+def _wait(ask: Callable[[], T | None]) -> T | None:
+    """Ask until there is an answer: a topic that one broker has just made is known to the others a moment later."""
+    until_s = time.monotonic() + ANSWER_TIMEOUT_MS / 1000
+    while (found := ask()) is None and time.monotonic() < until_s:
+        time.sleep(0.1)
+    return found
+
+
+def _settings(admin: Any, topic: str) -> dict[str, str] | None:
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-    found = admin.describe_configs([resource], config_filter="all")
+    try:
+        found = admin.describe_configs([resource], config_filter="all")
+    except UnknownTopicOrPartitionError:
+        return None
     [by_name] = found.values()
     return {key: str(_value(entry)) for key, entry in by_name[topic].items()}
 
