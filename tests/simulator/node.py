@@ -42,6 +42,7 @@ class Process:
         #: the log client keeps order: nothing of this process arrives before this instant
         self.sent_until = 0.0
         self.stalled_until = 0.0
+        self.compared_at = -1
         self.host: Host = None  # type: ignore[assignment] # made below, from the actor
         self.actor = node.parts.actor(self, name)
         self.shares = replica is not None

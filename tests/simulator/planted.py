@@ -1,4 +1,4 @@
-"""Three bugs, planted in the product's code for as long as a test runs."""
+"""Bugs, planted in the product's code for as long as a test runs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.coordination import decide, election
+from actors.host import Host, Now
 from streams.events import cluster as says
 from streams.events.base import Event
 from streams.outcomes import STALE_TERM, Outcome
@@ -47,3 +48,22 @@ def a_renewal_that_ignores_its_order() -> Any:
 def a_countdown_that_counts_a_brokers_pause() -> Any:
     """However long an append took, the log counts as live."""
     return _patched(decide, "LOG_SLOW_S", float("inf"))
+
+
+# -- mistakes that were made, found by the simulation, and mended: it must go on finding them ------------------------
+
+
+def a_challenger_that_asks_only_once() -> Any:
+    """No early barrier when a renewal is overdue."""
+    return _patched(decide, "OVERDUE", float("inf"))
+
+
+def a_host_that_forgets_its_own_openings() -> Any:
+    """An opening that it had given up on, and that arrives after all, looks like another process's."""
+    real = Host._open
+
+    def opened(self: Host, now: Now) -> None:
+        real(self, now)
+        self._nonces &= {self._nonce}
+
+    return _patched(Host, "_open", opened)
