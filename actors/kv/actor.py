@@ -19,6 +19,7 @@ from actors.kv.decide import COUNT_S, Countdowns
 from actors.kv.port import Port
 from actors.kv.state import KvFold
 from actors.kv.v2.nodes import Change, change_of
+from actors.outcomes import Told, nobody, telling
 from actors.setting import Setting, Signals
 from actors.shell import Shell
 from actors.start import restored
@@ -47,6 +48,7 @@ class Kv:
         self.setting = setting
         self.on_changes: Callable[[Sequence[Change]], None] = lambda _changes: None
         self.on_live: Callable[[], None] = lambda: None
+        self.tell: Told = nobody
         #: where clients reach this machine; None until the port listens
         self.clients: list[str] | None = None
         self._countdowns = Countdowns()
@@ -74,6 +76,7 @@ class Kv:
         elif changes:
             self._count(changes, fold, now)
         self.on_changes(changes)
+        self.tell(batch, live)
 
     def _count(self, changes: Sequence[Change], fold: KvFold, now: Now) -> None:
         keys = [key for _, _, key, node, prev, _, _ in changes if _has_ttl(node) or _has_ttl(prev)]
@@ -91,14 +94,7 @@ class Kv:
     def decide(self, replica: Replica, now: Now) -> Plan:
         fold = _fold(replica)
         events = self._served(fold)
-        if not election.acting(
-            fold.cluster.election,
-            self.setting.machine,
-            self.setting.nonce,
-            now.boot_s,
-            self.setting.lease_ms / 1000,
-            self.setting.alone,
-        ):
+        if not self.acting(replica, now):
             return Plan(events) if events else IDLE
         term = fold.cluster.election.term
         due = self._countdowns.due(fold.store, now.boot_s)
@@ -108,6 +104,12 @@ class Kv:
         if (checkpoint := self._checkpoint(replica)) is not None:
             events.append(checkpoint)
         return Plan(events, wake_at_s=self._wake_at_s(fold, now))
+
+    def acting(self, replica: Replica, now: Now) -> bool:
+        """Whether this start of this machine's node is the master, and still within its lease."""
+        elected, setting = _fold(replica).cluster.election, self.setting
+        lease_s = setting.lease_ms / 1000
+        return election.acting(elected, setting.machine, setting.nonce, now.boot_s, lease_s, setting.alone)
 
     def _wake_at_s(self, fold: KvFold, now: Now) -> float | None:
         next_s = self._countdowns.next_s(fold.store)
@@ -157,7 +159,9 @@ async def serve(setting: Setting, signals: Signals) -> None:
         gc.freeze()
         actor = Kv(setting)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
-        await _run(Shell(host, log, _no_effects), actor, setting, signals)
+        shell = Shell(host, log, _no_effects)
+        async with telling(setting, log, KvFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
+            await _run(shell, actor, setting, signals)
     finally:
         await log.close()
 

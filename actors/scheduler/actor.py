@@ -15,6 +15,7 @@ from actors import start
 from actors.control import Control, ControlFold
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
+from actors.outcomes import Told, nobody, telling
 from actors.scheduler.decide import Planner, fence_wait_s, open_fences_of_the_dead
 from actors.setting import Setting, Signals
 from actors.shell import Shell
@@ -51,6 +52,7 @@ class Scheduler:
         #: a plan was handed out and is not applied yet
         self._sent = False
         self._checkpointed = Position(-1)
+        self.tell: Told = nobody
         self._logger = structlog.get_logger(actor=self.name)
 
     def live(self, replica: Replica, now: Now) -> None:
@@ -68,6 +70,7 @@ class Scheduler:
         if term != self._term:
             self._term = term
             self._lost_s.clear()  # a new term counts afresh
+        self.tell(batch, live)
 
     def landed(self, events: Sequence[Applied], sent_s: float, replica: Replica, now: Now) -> None:
         self._sent = False
@@ -150,12 +153,13 @@ async def serve(setting: Setting, signals: Signals) -> None:
         await _warm(_control(replica))
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
-        tasks = [asyncio.ensure_future(work) for work in (shell.run(), signals.stop.wait())]
-        tasks.append(asyncio.ensure_future(_report(shell, actor, signals)))
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done():
-                task.result()
+        async with telling(setting, log, ControlFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
+            tasks = [asyncio.ensure_future(work) for work in (shell.run(), signals.stop.wait())]
+            tasks.append(asyncio.ensure_future(_report(shell, actor, signals)))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from actors.control import ControlFold
 from actors.folds import FOLDS
 from actors.kv.state import KvFold
-from streams.audit.lines import audit_line
+from streams.audit.lines import audit_line, audited, tells
 from streams.events.base import UndecodableEvent, Unknown, decode
 from streams.history.at import entries
 from streams.history.diff import diff
@@ -149,7 +149,7 @@ async def _events(request: Request, after: Position) -> AsyncIterator[dict[str, 
 
 
 async def audit(request: Request) -> Response:
-    """Each command with its principal and outcome, as JSON lines: what ``corelog audit export`` gives on Kafka."""
+    """Commands (and refused facts) with their outcomes, as JSON lines: what ``corelog audit export`` gives on Kafka."""
     here = context(request)
     log = here.shell.log
     out: list[bytes] = []
@@ -160,7 +160,7 @@ async def audit(request: Request) -> Response:
                 out += [
                     msgspec.json.encode(audit_line(applied))
                     for applied in replica.apply(entry)
-                    if applied.event.data.COMMAND and applied.record.stream in replica.fold.streams
+                    if audited(applied) and tells(name, applied.record.stream)
                 ]
             await asyncio.sleep(0)
     out.sort(key=_by_position)

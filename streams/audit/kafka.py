@@ -189,7 +189,6 @@ def outcome_sink(
     The actor calls ``feed.applied(batch, live)`` in its own ``applied`` and runs ``sink.run()`` as a task beside its
     shell. ``acting``: whether this machine holds the mastership, as its replica sees it now.
     """
-    fold = make()
-    feed = Feed(fold.name, fold.streams)
+    feed = Feed(make().name)
     replayed = partial(replayed_lines, log, make, snapshots_folder, log_id)
     return feed, OutcomeSink(feed, partial(KafkaOutlet.open, address, dict(options)), replayed, acting)

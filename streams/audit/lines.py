@@ -105,6 +105,11 @@ def audited(applied: Applied) -> bool:
     return bool(applied.event.data.COMMAND) or isinstance(applied.outcome, Rejected)
 
 
+def tells(fold: str, stream: str) -> bool:
+    """Whether a fold says the outcomes of a stream's events: others may see that stream too, each is told once."""
+    return fold != ("control" if stream == "kv" else "kv")
+
+
 def encode(line: Line) -> bytes:
     """A line as the outcomes topic's value."""
     return msgspec.json.encode(line)

@@ -21,7 +21,7 @@ from typing import Protocol
 import structlog
 
 from streams import snapshots
-from streams.audit.lines import Line, audited, line_of
+from streams.audit.lines import Line, audited, line_of, tells
 from streams.history.at import entries
 from streams.log.port import Log, LogError, LogTruncated
 from streams.records import Position
@@ -59,11 +59,10 @@ class Feed:
     ``start``: all lines above this position are here. ``end``: the last position applied.
     """
 
-    def __init__(self, fold: str, streams: frozenset[str], lines_max: int = RING_LINES) -> None:
+    def __init__(self, fold: str, lines_max: int = RING_LINES) -> None:
         self.fold = fold
         self.start = START
         self.end = START
-        self._streams = streams | {"log"} if fold == "control" else streams
         self._lines: deque[tuple[Position, Line]] = deque()
         self._lines_max = lines_max
         self._changed = asyncio.Event()
@@ -79,7 +78,7 @@ class Feed:
             self.start = Position(first.offset, first.index - 1)
         if live:
             for one in batch:
-                if one.record.stream in self._streams and audited(one):
+                if tells(self.fold, one.record.stream) and audited(one):
                     self._lines.append((one.position, line_of(one)))
             while len(self._lines) > self._lines_max:
                 self.start = self._lines.popleft()[0]
@@ -194,17 +193,17 @@ async def replayed_lines(
     Raises LogTruncated where neither snapshot nor log reaches back. Bind the first four for :data:`Replayed`.
     """
     replica = snapshots.restore(folder, make, log_id, at_most=above.offset - 1)
+    fold = replica.fold.name
     first = await log.first()
     if replica.offset + 1 < first:
         raise LogTruncated(f"the log starts at {first}, and no snapshot below {above} is kept")
-    streams = replica.fold.streams | ({"log"} if replica.fold.name == "control" else frozenset())
     async with contextlib.aclosing(entries(log, replica.offset + 1, upto.offset + 1)) as found:
         async for batch in found:
             lines = [
                 line_of(applied)
                 for entry in batch
                 for applied in replica.apply(entry)
-                if above < applied.position <= upto and applied.record.stream in streams and audited(applied)
+                if above < applied.position <= upto and tells(fold, applied.record.stream) and audited(applied)
             ]
             for at in range(0, len(lines), BATCH_LINES):
                 yield lines[at : at + BATCH_LINES]

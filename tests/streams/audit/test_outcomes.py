@@ -64,7 +64,7 @@ class Node:
     def __init__(self, log: MemoryLog, topic: Topic, folder: Path, ring: int) -> None:
         self.log = log
         self.replica = Replica(Counting())
-        self.feed = Feed("kv", frozenset({"kv"}), ring)
+        self.feed = Feed("kv", ring)
         self.master = False
         self.live = False
         replayed = partial(replayed_lines, log, Counting, folder, LOG)
@@ -179,7 +179,7 @@ async def test_a_log_trimmed_below_what_was_written_is_told_as_a_gap(tmp_path: P
     for number in range(6):
         await command(log, f"/{number}")
     topic.lines.append(("kv", Line("3.0", "kv.set.v1", "accepted")))
-    feed = Feed("kv", frozenset({"kv"}))
+    feed = Feed("kv")
     replica = Replica(Counting())
     for entry in log.entries:
         feed.applied(replica.apply(entry), live=False)
@@ -202,7 +202,7 @@ async def test_a_replica_that_began_with_a_snapshot_knows_what_it_does_not_have(
     replica = Replica(Counting())
     for entry in log.entries:
         replica.apply(entry)
-    feed = Feed("kv", frozenset({"kv"}))
+    feed = Feed("kv")
     await command(log, "/late")
     feed.applied(replica.apply(log.entries[-1]), live=True)
     calls: list[tuple[Position, Position]] = []
