@@ -99,7 +99,7 @@ def _publisher_killed_in_mid_fetch(cluster: Cluster) -> None:
     events = [json.loads(line) for line in listed.splitlines()]
     ids = {row["id"]: row["name"] for row in cluster.get("node2", "/v1/machines")}
     fetched = {
-        ids[event["data"]["machine"]]: event["data"]["fetched_bytes"]
+        ids[event["data"]["machine"]]: event["data"].get("fetched_bytes", 0)
         for event in events
         if event["type"].startswith("update.staged")
     }
