@@ -233,3 +233,12 @@ async def test_the_stream_resumes_after_the_last_event_id(gateway: Gateway) -> N
     events = _events(request, Position.parse(first))
     assert (await anext(events))["id"] == second
     await events.aclose()  # type: ignore[attr-defined]
+
+
+def test_a_diff_leaves_out_what_only_quotes_or_repeats() -> None:
+    from node.gateway.history import _is_noise
+
+    for path in ("cluster/election/proof", "cluster/machines/ab/seen_at", "units/placed/ab", "units/next_fence"):
+        assert _is_noise(("control", *path.split("/"))), path
+    for path in ("cluster/election/term", "cluster/machines/ab/generation", "units/units/a.service/placements/ab"):
+        assert not _is_noise(("control", *path.split("/"))), path

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audit.lines import BadLine, Line, audit_line, audited, encode, iso, line_of, parse
-from streams.events import kv, say, unit
+from streams.audit.lines import BadLine, Line, audit_line, audited, encode, iso, line_of, parse, tells
+from streams.audit.trail import FOLDS
+from streams.events import STREAMS, kv, say, unit
 from streams.events.base import Base64
 from streams.outcomes import DONE, Outcome, Rejected
 from streams.records import Position, Record
@@ -85,3 +86,8 @@ def test_a_line_with_a_wrong_field_is_refused(field: dict[str, object]) -> None:
     assert parse(msgspec.json.encode(good)).at == Position(7, 0)
     with pytest.raises(BadLine, match=str(next(iter(field.values())))[:1] if "more" not in field else "more"):
         parse(msgspec.json.encode(good | field))
+
+
+def test_each_stream_is_told_by_one_fold() -> None:
+    for stream in (*STREAMS, "log"):
+        assert [tells(fold, stream) for fold in FOLDS].count(True) == 1, stream
