@@ -36,6 +36,8 @@ SUSPECT_AFTER_S = 1.0
 #: Longer than a broker's fail-over; not live for so long, appends are refused unsent.
 REFUSE_AFTER_S = 4.0
 PROBE_EVERY_S = 0.25
+#: Looking costs the machine, which brokers on it may need to come back: the longer it lasts, the rarer.
+PROBE_EVERY_MAX_S = 2.0
 PROBE_TIMEOUT_S = 2.0
 #: Purging and closing an abandoned producer takes milliseconds; its appends end after this in any case.
 ABANDON_TIMEOUT_S = 3.0
@@ -333,7 +335,8 @@ class Writer:
                     self._not_live_since_s = time.monotonic()
                     _logger.warning("the log is not live", reason=why)
                 self._not_live_why = why
-                await asyncio.sleep(PROBE_EVERY_S)
+                lasted_s = time.monotonic() - self._not_live_since_s
+                await asyncio.sleep(min(max(PROBE_EVERY_S, lasted_s / 10), PROBE_EVERY_MAX_S))
         finally:
             self._probing = False
 
