@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+#: A run takes some ten thousand steps; one that takes so many stands still.
+STEPS_MAX = 300_000
+
+
 class Violation(AssertionError):
     """A property that must hold did not. The message names the property, the instant and who was involved."""
 
@@ -32,6 +36,8 @@ class Time:
         while heap and heap[0][0] <= until:
             self.now, _, call, arguments = heapq.heappop(heap)
             self.steps += 1
+            if self.steps > STEPS_MAX:
+                raise Violation(f"time goes on: {self.steps} steps by {self.now:.6f} s, at last {call} {arguments}")
             call(*arguments)
         self.now = until
 

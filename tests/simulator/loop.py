@@ -10,6 +10,7 @@ import structlog
 
 from actors.engine import supervisor
 
+RESOLUTION_S = 1e-6
 #: The process whose step is under way.
 current: list[Any] = []
 #: Every task of a run: those that never ran are closed at its end.
@@ -59,7 +60,8 @@ class Loop:
 
     def call_later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> Handle:
         handle = Handle()
-        true_s = self.process.time.now + delay_s / self.process.node.clock.rate
+        # as with a real loop's resolution: never so little that a clock of a million seconds can't show it
+        true_s = self.process.time.now + max(delay_s, RESOLUTION_S) / self.process.node.clock.rate
         self.process.time.at(true_s, self._due, handle, call, arguments)
         return handle
 
