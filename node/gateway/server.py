@@ -62,14 +62,18 @@ async def serve(setting: Setting, signals: Signals) -> None:
     shell = Shell(host, log, _no_effects)
     context = Context(setting, shell, Access(folder / "token", names(setting)))
     app = application(context)
+    unix = _unix_server(app, folder / SOCKET)
     servers = [_server(app) for _ in setting.gateway_listen]
     sockets = [[tcp_socket(listen)] for listen in setting.gateway_listen]
     driving = asyncio.ensure_future(shell.run())
-    serving = [
+    # the socket first: who finds the port open may use the command line at once
+    serving = [asyncio.ensure_future(unix.serve())]
+    while not unix.started and not serving[0].done():
+        await asyncio.sleep(0.001)
+    serving += [
         asyncio.ensure_future(server.serve(sockets=bound)) for server, bound in zip(servers, sockets, strict=True)
     ]
-    servers.append(_unix_server(app, folder / SOCKET))
-    serving.append(asyncio.ensure_future(servers[-1].serve()))
+    servers.append(unix)
     keeping = asyncio.ensure_future(snapshotting.keep(setting, shell))
     telling = asyncio.ensure_future(_tell(shell, servers, signals))
     stopping = asyncio.ensure_future(signals.stop.wait())

@@ -95,6 +95,8 @@ class Node:
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # its actors die with their parents, a moment later: the next start must not take their answers for its own
+        until(lambda: not _listens(self.gateway) and not _listens(self.etcd), says="the ports given up")
 
     def stop(self) -> int:
         assert self.process is not None
@@ -134,9 +136,16 @@ class Node:
         """Leave nothing running: destroy the units, then stop."""
         if self.process is None or self.process.poll() is not None:
             self.start()
-        for unit in json.loads(self.http("GET", "/v1/units")[1]):
-            self.run("unit", "destroy", unit["name"], code=None)
-        self.stop()
+        try:
+            for unit in json.loads(self.http("GET", "/v1/units")[1]):
+                self.run("unit", "destroy", unit["name"], code=None)
+        finally:
+            self.stop()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def http(url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:

@@ -14,27 +14,15 @@ from tests.acceptance.harness import CORELOG, ROOT, Node, Result, free_port
 pytestmark = pytest.mark.acceptance
 
 
-def up(folder: Path, *options: str, timeout_s: float = 60) -> Result:
+def up(folder: Path, *options: str, gateway: int = 0) -> Result:
     """``corelog up`` that is expected to refuse: it must end by itself."""
     command = [
         *CORELOG,
-        "up",
-        "--data",
-        str(folder),
-        "--etcd-listen",
-        f"127.0.0.1:{free_port()}",
-        "--gateway-listen",
-        f"127.0.0.1:{free_port()}",
-        *options,
+        *("up", "--data", str(folder), "--etcd-listen", f"127.0.0.1:{free_port()}"),
+        *("--gateway-listen", f"127.0.0.1:{gateway or free_port()}", *options),
     ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
     return Result(done)
 
 
@@ -96,7 +84,7 @@ def test_a_kafka_address_where_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_named(node: Node, tmp_path: Path) -> None:
-    result = up(tmp_path / "other", "--gateway-listen", f"127.0.0.1:{node.gateway}")
+    result = up(tmp_path / "other", gateway=node.gateway)
     assert result.code not in (0, 1)
     assert str(node.gateway) in one_message(result)
 
@@ -194,6 +182,6 @@ def test_a_full_disk(make_node: Callable[..., Node], tmp_path: Path) -> None:
         (mount / "fill").write_bytes(b"x" * 60_000)
         result = up(mount / "data")
         assert result.code in (4, 5), result
-        assert "space" in one_message(result).lower()
+        assert "full disk" in one_message(result).lower()
     finally:
         subprocess.run(["umount", "-l", str(mount)], check=True)
