@@ -178,7 +178,7 @@ def _decode_one_by_one(stream: str, payload: bytes | memoryview, first: Exceptio
             if cls is None and kind.endswith("?"):
                 out.append(Unknown(kind))
                 continue
-            if cls is None or cls.STREAM != stream:
+            if cls is None or stream != cls.STREAM:
                 raise UndecodableEvent(f"event {index}: type {kind!r} is not known in stream {stream!r}")
             out.append(msgspec.json.decode(raw, type=_ENVELOPES[cls]))
         except msgspec.DecodeError as error:
