@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-
 #: A run takes some ten thousand steps; one that takes so many stands still.
 STEPS_MAX = 300_000
 
