@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
-from streams.log.port import RECORD_BYTES_MAX, LogTruncated, OutcomeUnknown, RecordTooLarge
+from streams.log.port import LogTruncated, OutcomeUnknown, canonical
 from streams.records import Entry, Record
 
 #: Called before each append with the records; may raise a LogError (nothing written), or return one to raise
@@ -30,12 +30,7 @@ class MemoryLog:
         return True
 
     async def append(self, records: Sequence[Record]) -> list[int]:
-        raws = [record.canonical() for record in records]
-        for record, raw in zip(records, raws, strict=True):
-            if len(raw) > RECORD_BYTES_MAX:
-                raise RecordTooLarge(
-                    f"record {record.writer}#{record.seq} has {len(raw)} bytes, max {RECORD_BYTES_MAX}"
-                )
+        raws = canonical(records)
         lost_answer = self.fault(records) if self.fault else None
         offsets = [self.put(raw) for raw in raws]
         if lost_answer is not None:

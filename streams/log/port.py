@@ -52,6 +52,15 @@ class RecordTooLarge(LogError):
     http_status = 413
 
 
+def canonical(records: Sequence[Record]) -> list[bytes]:
+    """The canonical bytes of records. Raises RecordTooLarge if one of them is: then none is to be written."""
+    raws = [record.canonical() for record in records]
+    for record, raw in zip(records, raws, strict=True):
+        if len(raw) > RECORD_BYTES_MAX:
+            raise RecordTooLarge(f"record {record.writer}#{record.seq} has {len(raw)} bytes, max {RECORD_BYTES_MAX}")
+    return raws
+
+
 class Log(Protocol):
     """One ordered log. All verbs may be called concurrently from one event loop; see each driver for processes."""
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
 from streams.log.memory import wanted
-from streams.log.port import RECORD_BYTES_MAX, ForeignLog, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
+from streams.log.port import ForeignLog, LogError, LogUnavailable, OutcomeUnknown, canonical
 from streams.log.segments import files
 from streams.log.segments.reader import Cursor, first_offset
 from streams.log.segments.shared import SharedEnd
@@ -86,13 +86,7 @@ class SegmentsLog:
 
     async def append(self, records: Sequence[Record]) -> list[int]:
         """See the port. Raises ForkedLog and DamagedLog too."""
-        raws = [record.canonical() for record in records]
-        for record, raw in zip(records, raws, strict=True):
-            if len(raw) > RECORD_BYTES_MAX:
-                raise RecordTooLarge(
-                    f"record {record.writer}#{record.seq} has {len(raw)} bytes, max {RECORD_BYTES_MAX}"
-                )
-        return await self.append_raw(raws)
+        return await self.append_raw(canonical(records))
 
     async def append_raw(self, raws: list[bytes]) -> list[int]:
         """Append canonical bytes as they are: copies of a log keep them. Raises like ``append``."""
