@@ -7,12 +7,14 @@ It consumes the log and the outcomes topic and keeps
     a file of JSON lines      each command with its outcome, once (if asked for)
     topic ``<log>.alerts``    an alert when one principal is refused often (see streams.audit.trail.Refusals)
 
-Both source topics have one partition, so the tables' changelogs have one. Delivery is at least once; positions make
-what comes twice harmless. Faust's source topics must be there before it starts: :func:`run` makes ours and waits for
-the log's. Nothing is sent but in answer to a message: a timer of Faust's that sends before its producer is up crashes.
+Both source topics have one partition, so the tables' changelogs have one. Delivery is at least once (what Faust leaves
+out is read again, see streams.audit.whole); positions make what comes twice harmless. Faust's source topics must be
+there before it starts: :func:`run` makes ours and waits for the log's. Nothing is sent before the tables are there: a
+timer of Faust's that sends before its producer is up crashes.
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -24,6 +26,7 @@ from typing import Any
 import faust
 import msgspec
 import structlog
+from faust.types import TP
 
 from streams.audit import kafka
 from streams.audit.export import founded
@@ -31,6 +34,7 @@ from streams.audit.file import TrailFile
 from streams.audit.lines import BadLine, Line, parse, plain
 from streams.audit.outcomes import MARK, Unique
 from streams.audit.trail import Alert, Commands, Refusals
+from streams.audit.whole import Handle, Message, Whole
 from streams.log.kafka.messages import raw_of
 from streams.log.kafka.options import Address, Options, parse_address, parse_options
 from streams.log.port import ForeignLog, LogUnavailable
@@ -40,6 +44,8 @@ from streams.records import Entry
 KEPT = 100_000
 WAIT_S = 1.0
 SESSION_S = 6.0
+#: How often the ends of the topics are asked for.
+LOOK_S = 5.0
 
 _logger = structlog.get_logger("audit")
 
@@ -129,27 +135,52 @@ def application(
     alerts = app.topic(alerts_topic(address.topic), **raw)
     audit = Audit(app.Table(f"{name}-trail", partitions=1), app.Table(f"{name}-who", partitions=1), rule, file, log_id)
 
-    @app.agent(log, name="log")
-    async def follow_log(stream: Any) -> None:
+    async def of_log(message: Message) -> None:
+        audit.on_log(Entry(message.offset, raw_of(message.key, message.value, list(message.headers))))
+
+    async def of_outcomes(message: Message) -> None:
+        try:
+            line = parse(message.value or b"", f"{kafka.outcomes_topic(address.topic)} offset {message.offset}")
+        except BadLine as error:
+            _logger.warning("passed over: not a line of the trail", error=str(error))
+            return
+        if (alert := audit.on_outcome((message.key or b"").decode("utf-8", "replace"), line)) is not None:
+            _logger.warning("refused often", **msgspec.structs.asdict(alert))
+            await alerts.send(key=alert.principal.encode(), value=msgspec.json.encode(alert))
+
+    for topic, handle in ((log, of_log), (outcomes, of_outcomes)):
+        _follow(app, topic, handle, address, options)
+    return app, audit
+
+
+def _follow(app: faust.App, topic: Any, handle: Handle, address: Address, options: Options) -> None:
+    """An agent on a topic of one partition that passes each message to ``handle``, whatever Faust leaves out."""
+    [name] = topic.topics
+
+    async def read(start: int, end: int) -> list[Message]:
+        _logger.info("read again: Faust left it out", topic=name, first=start, end=end)
+        return [_plain(one) for one in await asyncio.to_thread(kafka.between, address, options, name, start, end)]
+
+    whole = Whole(kafka.committed(address, options, name, app.conf.id), read, handle)
+
+    @app.agent(topic, name=name)
+    async def follow(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
             headers = message.headers.items() if isinstance(message.headers, Mapping) else message.headers
-            audit.on_log(Entry(message.offset, raw_of(message.key, message.value, list(headers or ()))))
+            await whole.came(Message(message.offset, message.key, message.value, list(headers or ())))
 
-    @app.agent(outcomes, name="outcomes")
-    async def follow_outcomes(stream: Any) -> None:
-        async for event in stream.events():
-            message = event.message
-            try:
-                line = parse(message.value or b"", f"{message.topic} offset {message.offset}")
-            except BadLine as error:
-                _logger.warning("passed over: not a line of the trail", error=str(error))
-                continue
-            if (alert := audit.on_outcome((message.key or b"").decode("utf-8", "replace"), line)) is not None:
-                _logger.warning("refused often", **msgspec.structs.asdict(alert))
-                await alerts.send(key=alert.principal.encode(), value=msgspec.json.encode(alert))
+    @app.timer(interval=LOOK_S, name=f"look {name}")  # type: ignore[untyped-decorator]
+    async def look() -> None:
+        # before the tables are there, and while another audit of this group has the partition, nothing should come
+        recovery: Any = app.tables.recovery  # type: ignore[attr-defined]
+        if recovery.completed.is_set() and TP(name, 0) in app.consumer.assignment():
+            with contextlib.suppress(LogUnavailable):
+                await whole.looked(await asyncio.to_thread(kafka.end_of, address, options, name))
 
-    return app, audit
+
+def _plain(message: Any) -> Message:
+    return Message(message.offset(), message.key(), message.value(), message.headers() or ())
 
 
 def alerts_topic(log_topic: str) -> str:

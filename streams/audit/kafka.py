@@ -117,38 +117,85 @@ def last_position(address: Address, options: Options, fold: str) -> Position | N
         window = WINDOW
         while end > first:
             start = max(first, end - window)
-            lines = _read(consumer, TopicPartition(where.topic, 0, start), end)
-            found = [line.at for key, line in lines if key == fold]
+            found = [line.at for key, line in _lines(_read(consumer, where.topic, start, end)) if key == fold]
             if found:
                 return max(found)
             end, window = start, window * 4
         return None
     except KafkaException as error:
-        raise LogUnavailable(f"reading {where.topic}: {error.args[0].str() if error.args else error}") from error
+        raise _unread(where.topic, error) from error
     finally:
         consumer.close()
 
 
-def _read(consumer: Consumer, start: TopicPartition, end: int) -> list[tuple[str, Line]]:
-    """Fold and line of all messages from ``start`` up to, not including, ``end``; what isn't a line is passed over."""
-    consumer.assign([start])
-    lines: list[tuple[str, Line]] = []
+def _read(consumer: Consumer, topic: str, start: int, end: int) -> list[Message]:
+    """The messages from ``start`` up to, not including, ``end``. Raises LogUnavailable, KafkaException."""
+    consumer.assign([TopicPartition(topic, 0, start)])
+    read: list[Message] = []
     while True:
         messages = some(consumer, WINDOW)
         if not messages:
-            raise LogUnavailable(f"reading {start.topic}: no answer")
+            raise LogUnavailable(f"reading {topic}: no answer")
         for message in messages:
             error, offset = message.error(), message.offset()
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                return lines
+                return read
             if error is not None:
                 raise KafkaException(error)
             if offset is None or offset >= end:
-                return lines
-            with contextlib.suppress(BadLine):
-                lines.append(line_in(message))
+                return read
+            read.append(message)
             if offset + 1 >= end:
-                return lines
+                return read
+
+
+def _lines(messages: Sequence[Message]) -> list[tuple[str, Line]]:
+    """Fold and line of each; what isn't a line is passed over."""
+    lines: list[tuple[str, Line]] = []
+    for message in messages:
+        with contextlib.suppress(BadLine):
+            lines.append(line_in(message))
+    return lines
+
+
+def between(address: Address, options: Options, topic: str, start: int, end: int) -> list[Message]:
+    """The topic's messages of [start, end) that retention has left. Blocks. Raises LogUnavailable."""
+    consumer = Consumer({**for_consumer(address, options), "enable.partition.eof": True})
+    try:
+        first, last = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=ANSWER_TIMEOUT_S)
+        start, end = max(start, first), min(end, last)
+        return _read(consumer, topic, start, end) if start < end else []
+    except KafkaException as error:
+        raise _unread(topic, error) from error
+    finally:
+        consumer.close()
+
+
+def end_of(address: Address, options: Options, topic: str) -> int:
+    """The offset behind the topic's last message. Blocks. Raises LogUnavailable."""
+    consumer = Consumer(for_consumer(address, options))
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=ANSWER_TIMEOUT_S)[1])
+    except KafkaException as error:
+        raise _unread(topic, error) from error
+    finally:
+        consumer.close()
+
+
+def committed(address: Address, options: Options, topic: str, group: str) -> int:
+    """Where the consumer group goes on reading; 0 if it never read. Blocks. Raises LogUnavailable."""
+    consumer = Consumer({**for_consumer(address, options), "group.id": group})
+    try:
+        [found] = consumer.committed([TopicPartition(topic, 0)], timeout=ANSWER_TIMEOUT_S)
+        return max(found.offset, 0)
+    except KafkaException as error:
+        raise _unread(topic, error) from error
+    finally:
+        consumer.close()
+
+
+def _unread(topic: str, error: KafkaException) -> LogUnavailable:
+    return LogUnavailable(f"reading {topic}: {error.args[0].str() if error.args else error}")
 
 
 def some(consumer: Consumer, count: int) -> list[Message]:
