@@ -10,6 +10,8 @@ from actors.engine import inotify
 from actors.engine.journal_file import NAME, OLD
 
 _BLOCK = 65536
+#: What a file system takes as one name.
+NAME_BYTES_MAX = 255
 STREAMS = {"O": "stdout", "E": "stderr", "S": "corelog"}
 
 
@@ -30,7 +32,7 @@ class NoJournal(LookupError):
 
 def unit_folder(folder: str | Path, unit: str) -> Path:
     """Where a unit's journal and status are, under the node's data folder. Raises ValueError on an odd name."""
-    if not unit or "/" in unit or "\0" in unit or unit.startswith("."):
+    if not unit or "/" in unit or "\0" in unit or unit.startswith(".") or len(os.fsencode(unit)) > NAME_BYTES_MAX:
         raise ValueError(f"{unit!r} is not a unit's name")
     return Path(folder) / "engine" / "units" / unit
 

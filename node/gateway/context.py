@@ -22,6 +22,7 @@ from streams.replay import Applied, Fold, Replica
 
 from .access import Access
 from .problem import Problem, rejected
+from .query import one_of, seconds
 
 #: etcd's patience: 5 s and two election timeouts.
 TIMEOUT_S = 7.0
@@ -66,7 +67,7 @@ class Context:
         text = request.query_params.get("at")
         if text:
             return await self.past(text, ControlFold, "control")
-        if request.query_params.get("consistency", "linearizable") != "serializable":
+        if one_of(request, "consistency", ("linearizable", "serializable")) == "linearizable":
             await self.barrier()
         return self.shell.host.replica
 
@@ -105,6 +106,7 @@ class Context:
         publishing; ``?timeout=S`` bounds the wait (then 504, the command stays published).
         """
         principal = self.access.principal(request, command=True)
+        timeout_s = seconds(request, "timeout", TIMEOUT_S)
         correlation = request.headers.get("x-corelog-correlation") or uuid.uuid4().hex[:16]
         attributes: dict[str, Any] = {"subject": subject, "principal": principal, "correlation": correlation}
         if key := request.headers.get("idempotency-key"):
@@ -114,7 +116,7 @@ class Context:
         event = say(data, **attributes)
         if request.query_params.get("dry_run"):
             return plain({"dry_run": True, "event": msgspec.to_builtins(event)})
-        applied = await self.publish(event, float(request.query_params.get("timeout", TIMEOUT_S)))
+        applied = await self.publish(event, timeout_s)
         return outcome(applied, correlation)
 
     async def publish(self, event: Event, timeout_s: float = TIMEOUT_S) -> Applied:

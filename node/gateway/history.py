@@ -22,12 +22,13 @@ from streams.replay import Replica
 
 from .context import context, plain, read
 from .problem import Problem
+from .query import whole_number
 
 LINES_MAX = 10_000
 
 
 async def lines(request: Request) -> Response:
-    """Events as JSON lines: ``from``/``to`` (positions or times), ``limit`` (100), ``stream``, ``subject``, ``type``.
+    """Events as JSON lines: ``from`` (a position), ``limit`` (100), ``stream``, ``subject``, ``type``.
 
     Without ``from`` the newest ones. Outcomes are told by the stream and by ``corelog log --jsonl``.
     """
@@ -35,8 +36,8 @@ async def lines(request: Request) -> Response:
     query = request.query_params
     end = await here.shell.log.end()
     first = await here.shell.log.first()
-    limit = min(int(query.get("limit", "100")), LINES_MAX)
-    start = _offset(query.get("from"), first)
+    limit = min(whole_number(request, "limit", 100), LINES_MAX)
+    start = first if query.get("from") is None else max(first, _position(query["from"], "from").offset)
     wanted = [query.get(name) for name in ("stream", "subject", "type")]
     if query.get("from") is None:
         out = await _newest(here.shell.log, first, end, limit, wanted)
@@ -63,13 +64,12 @@ async def _newest(log: Any, first: int, end: int, limit: int, wanted: list[str |
     return out[-limit:]
 
 
-def _offset(text: str | None, first: int) -> int:
-    if text is None:
-        return first
+def _position(text: str, parameter: str) -> Position:
+    """Raises Problem 400 naming the parameter (or header)."""
     try:
-        return max(first, Position.parse(text).offset)
+        return Position.parse(text)
     except ValueError as error:
-        raise Problem(400, "bad-position", str(error)) from error
+        raise Problem(400, "bad-position", f"{parameter}: {error}", parameter=parameter) from error
 
 
 def entry_lines(entry: Entry) -> list[dict[str, Any]]:
@@ -106,10 +106,7 @@ def _matches(line: dict[str, Any], wanted: Sequence[str | None]) -> bool:
 async def one(request: Request) -> Response:
     """The record at a position: head, events, canonical text."""
     here = context(request)
-    try:
-        position = Position.parse(request.path_params["position"])
-    except ValueError as error:
-        raise Problem(400, "bad-position", str(error)) from error
+    position = _position(request.path_params["position"], "position")
     end, first = await here.shell.log.end(), await here.shell.log.first()
     if not first <= position.offset < end:
         raise Problem(404, "no-such-position", f"{position} is outside of the log ({first} to {end - 1})")
@@ -124,11 +121,21 @@ async def one(request: Request) -> Response:
 async def stream(request: Request) -> Response:
     """Server-sent events: each applied event of the control streams, and of ``kv`` with ``?stream=kv``.
 
-    ``Last-Event-ID`` (or ``?from=``) resumes after that position; without it, from now on.
+    ``Last-Event-ID`` (or ``?from=``) resumes after that position; without it, from now on. Beyond the end nothing can
+    be resumed: 400, as what isn't a position.
     """
     here = context(request)
-    last = request.headers.get("last-event-id") or request.query_params.get("from")
-    after = Position.parse(last) if last else Position(await here.shell.log.end(), -1)
+    end = max(await here.shell.log.end(), here.shell.host.replica.offset + 1)
+    after = Position(end, -1)
+    for name, text in (
+        ("from", request.query_params.get("from")),
+        ("Last-Event-ID", request.headers.get("last-event-id")),
+    ):
+        if text:
+            after = _position(text, name)
+            if after.offset > end:
+                detail = f"{name}: {after} lies beyond the end of the log, whose last record is {end - 1}"
+                raise Problem(400, "bad-position", detail, parameter=name)
     return EventSourceResponse(_events(request, after), ping=15)
 
 

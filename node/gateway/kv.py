@@ -12,7 +12,10 @@ from actors.kv.state import KvFold
 from .context import BODY_BYTES_MAX, TIMEOUT_S, context, read
 from .problem import Problem
 
-_PASSED = ("content-type", "idempotency-key", "x-corelog-client", "x-corelog-sequence", "x-corelog-floor")
+_PASSED = (
+    "content-type", "idempotency-key", "x-corelog-client", "x-corelog-sequence", "x-corelog-floor",
+    "x-corelog-correlation",
+)  # fmt: skip
 _BACK = ("x-etcd-index", "x-etcd-cluster-id", "x-raft-index", "x-raft-term", "x-corelog-position", "content-type")
 
 
@@ -27,13 +30,12 @@ async def keys(request: Request) -> Response:
     raw = await request.body()
     if len(raw) > BODY_BYTES_MAX:
         raise Problem(413, "body-too-large", f"the body has more than {BODY_BYTES_MAX} bytes")
-    headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
-    headers["x-corelog-principal"] = principal
-    headers["x-corelog-correlation"] = request.headers.get("x-corelog-correlation", "")
-    url = httpx2.URL("http://kv").copy_with(
-        raw_path=b"/v2/keys" + request.scope["raw_path"].split(b"/v1/kv", 1)[1] + _query(request)
-    )
-    transport = httpx2.AsyncHTTPTransport(uds=str(here.folder / "run" / "kv.sock"))
+    # as bytes: what isn't ASCII is passed on as it came
+    headers = [(name, value) for name, value in request.headers.raw if name.decode("latin-1") in _PASSED]
+    headers.append((b"x-corelog-principal", principal.encode()))
+    url = httpx2.URL("http://kv").copy_with(raw_path=b"/v2/keys" + _path(request) + _query(request))
+    # no certificates are read for a unix socket
+    transport = httpx2.AsyncHTTPTransport(uds=str(here.folder / "run" / "kv.sock"), verify=False)
     try:
         async with httpx2.AsyncClient(transport=transport, timeout=TIMEOUT_S + 5) as client:
             answer = await client.request(request.method, url, content=raw, headers=headers)
@@ -41,6 +43,15 @@ async def keys(request: Request) -> Response:
         raise Problem(503, "kv-unavailable", f"this node's kv replica doesn't answer: {error!r}") from error
     back = {name: answer.headers[name] for name in _BACK if name in answer.headers}
     return Response(answer.content, answer.status_code, back)
+
+
+def _path(request: Request) -> bytes:
+    """The key's path as it was escaped. Raises Problem 404 if the part before it was escaped too."""
+    _, prefix, key = request.scope["raw_path"].partition(b"/v1/kv")
+    if not prefix:
+        raise Problem(404, "no-such-call", "write /v1/kv/ without escapes")
+    raw: bytes = key
+    return raw
 
 
 def _query(request: Request) -> bytes:

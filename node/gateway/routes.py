@@ -70,7 +70,12 @@ CALLS = [
     Call(
         "GET", "/v1/log", history.lines, {"from": "position", "limit": "100", "stream": "", "subject": "", "type": ""}
     ),
-    Call("GET", "/v1/log/stream", history.stream, {"from": "position to resume after", "stream": "", "type": ""}),
+    Call(
+        "GET",
+        "/v1/log/stream",
+        history.stream,
+        {"from": "position to resume after", "stream": "", "subject": "", "type": ""},
+    ),
     Call("GET", "/v1/log/audit", history.audit),
     Call("POST", "/v1/log/snapshot", snapshotting.on_request),
     Call("GET", "/v1/log/{position}", history.one),

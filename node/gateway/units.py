@@ -17,6 +17,7 @@ from streams.events import unit as says
 
 from .context import Context, body, context, plain, read
 from .problem import Problem
+from .query import whole_number
 
 
 class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,10 +84,7 @@ async def get_journal(request: Request) -> Response:
     """The unit's output on this node, as text; ``lines`` (200), ``follow``. 421 names the machine that runs it."""
     here = context(request)
     name = request.path_params["name"]
-    try:
-        lines = int(request.query_params.get("lines", "200"))
-    except ValueError:
-        raise Problem(400, "bad-lines", "lines is a number") from None
+    lines = whole_number(request, "lines", 200)
     times = bool(request.query_params.get("times"))
     try:
         newest = await asyncio.to_thread(journal.read, here.folder, name, lines)

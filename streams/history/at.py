@@ -35,12 +35,12 @@ def parse_instant(text: str, now_ms: int) -> Instant:
         return Position.parse(text)
     if re.fullmatch(r"@\d{1,12}(\.\d+)?", text):
         return int(float(text[1:]) * 1000)
-    if match := _SPAN.fullmatch(text):
-        unit = "ms" if match[2] == "ms" else match[2][0]
-        return now_ms - int(float(match[1]) * _UNIT_MS[unit])
     if text == "now":
         return now_ms
     try:
+        if match := _SPAN.fullmatch(text):
+            unit = "ms" if match[2] == "ms" else match[2][0]
+            return now_ms - int(float(match[1]) * _UNIT_MS[unit])
         if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
             today = datetime.datetime.fromtimestamp(now_ms / 1000).astimezone()
             moment = datetime.time.fromisoformat(text.zfill(5) if text.count(":") == 1 else text.zfill(8))
