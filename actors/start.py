@@ -1,5 +1,7 @@
-"""How an actor's replica begins: the newest usable snapshot, and the voids that stand ahead in the log."""
+"""How an actor begins: the log, opened with patience; its replica from the newest usable snapshot, and the voids that
+stand ahead in the log."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +9,26 @@ import structlog
 
 from actors.setting import Setting
 from streams import snapshots, voids
-from streams.log.port import Log, LogTruncated
+from streams.log.open import open_log
+from streams.log.port import Log, LogTruncated, LogUnavailable
 from streams.replay import Fold, Replica
+
+#: How long an actor waits before it asks again for a log that can't be reached.
+OPEN_RETRY_S = 0.5
+
+
+async def opened(setting: Setting, actor: str) -> Log:
+    """The setting's log, as soon as it can be reached. ``actor``: who asks, for the node's own messages.
+
+    Raises ForeignLog, LogTruncated: another attempt would not help.
+    """
+    logger = structlog.get_logger(actor=actor)
+    while True:
+        try:
+            return await open_log(setting.log, setting.log_options)
+        except LogUnavailable as error:
+            logger.warning("the log can't be reached", error=str(error))
+            await asyncio.sleep(OPEN_RETRY_S)
 
 
 async def restored(setting: Setting, make: Callable[[], Fold], log: Log) -> Replica:

@@ -10,8 +10,6 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import structlog
-
 from actors import start
 from actors.control import Control, ControlFold
 from actors.coordination import decide, election
@@ -23,15 +21,12 @@ from actors.shell import Shell
 from streams.events import cluster as says
 from streams.events import log as log_says
 from streams.events.base import Event, say
-from streams.log.open import open_log
-from streams.log.port import Log, LogUnavailable
 from streams.outcomes import Rejected
 from streams.replay import Applied, Replica
 
 FOREVER = float("inf")
 NEVER = float("-inf")
 REPORT_S = 0.05
-OPEN_RETRY_S = 0.5
 
 
 class Progress(NamedTuple):
@@ -355,7 +350,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     Raises DuplicateMachine (another live node has this machine id), Superseded, Halt, ForeignLog, LogTruncated:
     the node must end. The observation :class:`Progress` is taken by ``signals.notice``.
     """
-    log = await _open(setting)
+    log = await start.opened(setting, Coordination.name)
     try:
         nonces = Nonces(setting.folder)
         known = nonces.read()
@@ -371,15 +366,6 @@ async def serve(setting: Setting, signals: Signals) -> None:
         await _until_stop(shell, actor, setting, signals)
     finally:
         await log.close()
-
-
-async def _open(setting: Setting) -> Log:
-    while True:
-        try:
-            return await open_log(setting.log, setting.log_options)
-        except LogUnavailable as error:
-            structlog.get_logger(actor=Coordination.name).warning("the log can't be reached", error=str(error))
-            await asyncio.sleep(OPEN_RETRY_S)
 
 
 async def _until_stop(shell: Shell, actor: Coordination, setting: Setting, signals: Signals) -> None:

@@ -31,15 +31,12 @@ from actors.shell import Shell
 from streams.events import cluster as cluster_says
 from streams.events import engine as says
 from streams.events.base import Event
-from streams.log.open import open_log
-from streams.log.port import Log, LogUnavailable
 from streams.outcomes import Rejected
 from streams.replay import Applied, Replica
 
 #: Facts in one plan at most.
 FACTS_MAX = 500
-#: The log is asked again after this long; after OFFLINE_S without it, the machine goes on by what it last knew.
-OPEN_RETRY_S = 0.5
+#: After this long without the log, the machine goes on by what it last knew.
 OFFLINE_S = 3.0
 REPORT_S = 1.0
 #: What is wanted is saved so soon after it changed.
@@ -251,7 +248,7 @@ class _Node:
             await self.fences.close()
 
     async def _on_the_log(self) -> None:
-        log = await self._opened()
+        log = await start.opened(self.setting, self.actor.name)
         try:
             replica = await start.restored(self.setting, ControlFold, log)
             host = Host(self.actor, replica, f"{self.actor.name}@{self.setting.machine}", lambda: secrets.token_hex(8))
@@ -260,14 +257,6 @@ class _Node:
         finally:
             self.shell = None
             await log.close()
-
-    async def _opened(self) -> Log:
-        while True:
-            try:
-                return await open_log(self.setting.log, self.setting.log_options)
-            except LogUnavailable as error:
-                self._logger.warning("the log can't be reached", error=str(error))
-                await asyncio.sleep(OPEN_RETRY_S)
 
     async def _offline(self) -> None:
         """Static units don't wait for the log; the others do for a while, then the last known state is enough."""

@@ -11,8 +11,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import structlog
-
+from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
 from actors.kv.decide import COUNT_S, Countdowns
@@ -22,17 +21,13 @@ from actors.kv.v2.nodes import Change, change_of
 from actors.outcomes import Told, nobody, telling
 from actors.setting import Setting, Signals
 from actors.shell import Shell
-from actors.start import restored
 from streams.events import kv as says
 from streams.events import log as log_says
 from streams.events.base import Event, say
-from streams.log.open import open_log
-from streams.log.port import Log, LogUnavailable
 from streams.outcomes import Accepted
 from streams.replay import Applied, Replica
 
 REPORT_S = 0.05
-OPEN_RETRY_S = 0.5
 
 
 class Kv:
@@ -151,9 +146,9 @@ async def serve(setting: Setting, signals: Signals) -> None:
 
     Raises PortInUse, and what a Shell raises (Superseded, Halt, ForeignLog, LogTruncated): the actor must end.
     """
-    log = await _open(setting)
+    log = await start.opened(setting, Kv.name)
     try:
-        replica = await restored(setting, KvFold, log)
+        replica = await start.restored(setting, KvFold, log)
         # a million keys are no garbage: keep them out of every collection from now on
         gc.collect()
         gc.freeze()
@@ -164,15 +159,6 @@ async def serve(setting: Setting, signals: Signals) -> None:
             await _run(shell, actor, setting, signals)
     finally:
         await log.close()
-
-
-async def _open(setting: Setting) -> Log:
-    while True:
-        try:
-            return await open_log(setting.log, setting.log_options)
-        except LogUnavailable as error:
-            structlog.get_logger(actor=Kv.name).warning("the log can't be reached", error=str(error))
-            await asyncio.sleep(OPEN_RETRY_S)
 
 
 async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> None:

@@ -22,13 +22,10 @@ from actors.shell import Shell
 from streams.events import log as log_says
 from streams.events import unit as says
 from streams.events.base import Event, say
-from streams.log.open import open_log
-from streams.log.port import Log, LogUnavailable
 from streams.outcomes import Rejected
 from streams.records import Position
 from streams.replay import Applied, Replica
 
-OPEN_RETRY_S = 0.5
 REPORT_S = 0.25
 #: Unit files parsed in one go when a restored state is taken over.
 WARM_STEP = 50
@@ -145,7 +142,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
 
     Reports ``applied``, ``live``, ``acting``, ``units`` and ``waiting``.
     """
-    log = await _open(setting)
+    log = await start.opened(setting, Scheduler.name)
     tasks: list[asyncio.Future[Any]] = []
     try:
         actor = Scheduler(setting)
@@ -165,15 +162,6 @@ async def serve(setting: Setting, signals: Signals) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await log.close()
-
-
-async def _open(setting: Setting) -> Log:
-    while True:
-        try:
-            return await open_log(setting.log, setting.log_options)
-        except LogUnavailable as error:
-            structlog.get_logger(actor=Scheduler.name).warning("the log can't be reached", error=str(error))
-            await asyncio.sleep(OPEN_RETRY_S)
 
 
 async def _warm(control: Control) -> None:

@@ -10,24 +10,21 @@ from typing import Any
 import msgspec
 import structlog
 
+from actors import start
 from actors.control import Control, ControlFold
 from actors.host import IDLE, Host, Now, Plan
 from actors.setting import Setting, Signals
 from actors.shell import Shell
-from actors.start import restored
 from actors.updater import decide
 from actors.updater.decide import BackJob, CollectJob, HealthJob, Job, Look, Result, StageJob, World
 from actors.updater.effects import Cancel, Effects
 from actors.updater.fetch import Terms
 from actors.updater.state import Installed
 from streams.events import update as says
-from streams.log.open import open_log
-from streams.log.port import Log, LogUnavailable
 from streams.replay import Applied, Replica
 
 #: A mending that nobody ordered, or a going back, that failed is tried again after this long.
 RETRY_S = 5.0
-OPEN_RETRY_S = 1.0
 REPORT_S = 1.0
 #: While it catches up: when it is live should be known at once.
 SOON_S = 0.02
@@ -150,25 +147,16 @@ def terms(setting: Setting) -> Terms:
 async def serve(setting: Setting, signals: Signals) -> None:
     """Run the updater until ``signals.stop``. Raises Superseded, Halt, ForeignLog, LogTruncated: it must end then."""
     effects = Effects(Path(setting.folder) / "updater", terms(setting))
-    log = await _open(setting)
+    log = await start.opened(setting, Updater.name)
     try:
         actor = Updater(setting.machine, setting.gateway_advertise)
-        replica = await restored(setting, ControlFold, log)
+        replica = await start.restored(setting, ControlFold, log)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, effects.perform)
         await _until_stop(shell, actor, signals)
     finally:
         effects.close()
         await log.close()
-
-
-async def _open(setting: Setting) -> Log:
-    while True:
-        try:
-            return await open_log(setting.log, setting.log_options)
-        except LogUnavailable as error:
-            structlog.get_logger(actor=Updater.name).warning("the log can't be reached", error=str(error))
-            await asyncio.sleep(OPEN_RETRY_S)
 
 
 async def _until_stop(shell: Shell, actor: Updater, signals: Signals) -> None:

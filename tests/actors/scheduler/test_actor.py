@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from actors import start
 from actors.control import ControlFold
 from actors.host import Append, Host, Now
-from actors.scheduler import actor as module
 from actors.scheduler.actor import Scheduler, serve
 from actors.scheduler.decide import fence_wait_s
 from actors.setting import Setting, Signals
@@ -290,7 +290,7 @@ async def test_serve_places_units_and_reports(tmp_path: Path, monkeypatch: pytes
     async def opened(address: str, options: Any) -> MemoryLog:
         return log
 
-    monkeypatch.setattr(module, "open_log", opened)
+    monkeypatch.setattr(start, "open_log", opened)
     reports: list[dict[str, Any]] = []
     signals = Signals(reports.append)
     serving = asyncio.ensure_future(serve(setting(folder=str(tmp_path)), signals))
