@@ -150,6 +150,13 @@ class Supervisor:
             note = self.board.read(FIRST + index)
             if note.state == "ended" and not note.stops_node:
                 self._gone(spec.name, note.pid)
+        self._tell_reported(lambda note: note.state == "ended")
+
+    def _tell_reported(self, over: Callable[[Note], bool]) -> None:
+        """The same of the transient process that says facts: Thespian's own word of its end can be lost."""
+        note = self.board.read(system.REPORTER_SLOT)
+        if note.pid and over(note):
+            self._gone(system.FACTS, note.pid)
 
     def _gone(self, name: str, pid: int) -> None:
         if self._system is not None and (name, pid) not in self._told:
@@ -213,6 +220,7 @@ class Supervisor:
                     _kill(note.pid)
                 else:
                     self._system.tell(Gone(spec.name, note.pid))
+        self._tell_reported(lambda note: not _alive(note.pid))
 
     @staticmethod
     def _reap() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import structlog
 from thespian import actors as thespian
 
@@ -32,6 +33,10 @@ from actors.supervision.transport import Here, PortTaken, here, settle
 from streams.replay import LEVEL
 
 REPORTER_SLOT = SLOTS - 1
+#: The name of the transient actor that says facts.
+FACTS = "facts"
+#: Who says facts ends sooner by itself (actors.supervision.facts.TRY_S and its start).
+REPORTER_S = 90.0
 #: The master renews only while these work (docs: the election).
 WATCHER, WATCHED = "coordination", ("kv", "scheduler")
 #: An actor that lived for so long is started anew at once when it dies; others wait, ever longer.
@@ -162,6 +167,8 @@ class Root(thespian.Actor):  # type: ignore[misc]
         self._children: list[_Child] = []
         self._setting: Setting | None = None
         self._facts: list[Fallen] = []
+        self._saying: tuple[Fallen, ...] = ()
+        self._reporter_until_s = 0.0
         self._reporter: Any = None
         self._stopping = False
         self._logger = structlog.get_logger(actor="node")
@@ -228,8 +235,7 @@ class Root(thespian.Actor):  # type: ignore[misc]
 
     def _exited(self, address: Any) -> None:
         if self._reporter is not None and address == self._reporter:
-            self._reporter = None
-            self._report()
+            self._reported()
             return
         for child in self._children:
             if child.address is not None and child.address == address:
@@ -237,6 +243,10 @@ class Root(thespian.Actor):  # type: ignore[misc]
                 self._fell(child)
 
     def _gone(self, message: Gone) -> None:
+        if message.name == FACTS:
+            if self._reporter is not None and here().board.read(REPORTER_SLOT).pid == message.pid:
+                self._reported()
+            return
         for child in self._children:
             known = child.spec.name == message.name and here().board.read(child.slot).pid == message.pid
             if known and child.due_s is None and child.address is not None:
@@ -277,8 +287,7 @@ class Root(thespian.Actor):  # type: ignore[misc]
                 self._fell(child)
         if here().one_process and self._reporter is not None and self._over(REPORTER_SLOT):
             self.send(self._reporter, thespian.ActorExitRequest())
-            self._reporter = None
-            self._report()
+            self._reported()
 
     @staticmethod
     def _over(slot: int) -> bool:
@@ -291,13 +300,25 @@ class Root(thespian.Actor):  # type: ignore[misc]
 
         ``introduce``: also without facts, so that the log knows the feature level of this version of the writer.
         """
-        if not (self._facts or introduce) or self._reporter is not None or self._stopping or self._setting is None:
+        if not (self._saying or self._facts or introduce) or self._stopping or self._setting is None:
             return
-        facts, self._facts = tuple(self._facts), []
+        if self._reporter is not None and time.monotonic() < self._reporter_until_s:
+            return
+        # one killed as it was forked is announced by nobody: its time is over some day
+        self._reporter_until_s = time.monotonic() + REPORTER_S
+        self._saying, self._facts = (*self._saying, *self._facts), []
         here().board.clear(REPORTER_SLOT)
         self._reporter = self.createActor(Inner)
-        spec = Spec("facts", "actors.supervision.facts:serve")
-        self.send(self._reporter, Start(spec, REPORTER_SLOT, self._setting, (facts,), once=True))
+        spec = Spec(FACTS, "actors.supervision.facts:serve")
+        self.send(self._reporter, Start(spec, REPORTER_SLOT, self._setting, (self._saying,), once=True))
+
+    def _reported(self) -> None:
+        """The transient actor is over. Killed before it was done, its facts are said again: a fact that stands twice
+        bears the same count of restarts, one that was lost would be missed by nobody."""
+        self._reporter = None
+        if self._over(REPORTER_SLOT):
+            self._saying = ()
+        self._report()
 
     def _status(self) -> Status:
         notes = [(child, here().board.read(child.slot)) for child in self._children]
@@ -308,4 +329,4 @@ class Root(thespian.Actor):  # type: ignore[misc]
 
 
 def _ended(note: Note, reason: str) -> Note:
-    return Note(note.pid, "ended", note.words or reason, note.exit_code, note.stops_node, note.report)
+    return msgspec.structs.replace(note, state="ended", words=note.words or reason)

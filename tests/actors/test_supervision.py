@@ -223,6 +223,38 @@ def test_an_actor_killed_is_replaced_and_its_neighbours_stay(start: Callable[...
     assert node.say("status") == "[('a', 1), ('b', 0)]"
 
 
+def children(pid: int) -> set[int]:
+    with contextlib.suppress(OSError):
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    return set()
+
+
+def test_a_restart_is_on_the_log_also_when_who_says_it_is_killed(start: Callable[..., Node]) -> None:
+    node = start(GOOD, "b=tests.actors.little:good")
+    before = node.live()
+    os.kill(node.pid("a"), signal.SIGKILL)
+    killed = 0
+    while killed < 2:
+        for pid in children(before["root"]):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text() == "corelog-facts\n":
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+    segment = node.folder / "log" / "00000000000000000000.seg"
+    node.until(lambda _: segment.exists() and b"actor.restarted.v1" in segment.read_bytes())
+
+
+def test_restarts_in_quick_succession_are_all_on_the_log(start: Callable[..., Node]) -> None:
+    names = "abcdefgh"
+    node = start(*(f"{name}=tests.actors.little:good" for name in names))
+    node.live()
+    for name in names:
+        os.kill(node.pid(name), signal.SIGKILL)
+        time.sleep(0.03)
+    segment = node.folder / "log" / "00000000000000000000.seg"
+    node.until(lambda _: segment.exists() and segment.read_bytes().count(b"actor.restarted.v1") >= len(names))
+
+
 @pytest.mark.parametrize("victim", ["admin", "root"])
 def test_the_system_is_made_anew_when_its_head_is_killed(start: Callable[..., Node], victim: str) -> None:
     node = start(GOOD, "b=tests.actors.little:good")
