@@ -226,10 +226,14 @@ class Host:
         self._advance(now)
 
     def stop(self) -> None:
-        """Fail what waits: what was handed to the log is unresolved, what wasn't is unwritten."""
+        """Fail what waits: what was handed to the log is unresolved, what wasn't is unwritten.
+
+        If the log was sealed, what was handed to it and isn't applied by now stands behind the seal: void for ever.
+        """
         self.live = False
+        sealed = self.replica.log.sealed_at >= 0
         for flight in [*self._flights.values(), *self._orphans.values()]:
-            self._fail(flight, Unresolved("the node stops"))
+            self._fail(flight, Unwritten("the log was sealed before it") if sealed else Unresolved("the node stops"))
         self._flights.clear()
         self._orphans.clear()
         for queue in self._queue.values():
@@ -393,10 +397,16 @@ class Host:
 
 
 class Sealed(Exception):
-    """The log ended with ``log.sealed``: what this node says is void from there on; it goes on at another address."""
+    """The log ended with ``log.sealed``: what this node says is void from there on; it goes on at ``next_log``."""
 
     exit_code = 4
+    #: for the supervisor: the node makes its actors anew, on the other log
     stops_node = True
+
+    def __init__(self, at: int, next_log: str) -> None:
+        super().__init__(f"the log was sealed at {at} and goes on at {next_log}")
+        self.sealed_at = at
+        self.next_log = next_log
 
 
 class Superseded(Exception):

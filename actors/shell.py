@@ -143,9 +143,7 @@ class Shell:
             self.applied_hook()
         log = self.host.replica.log
         if log.sealed_at >= 0:
-            raise Sealed(
-                f"the log was sealed at {log.sealed_at} and goes on at {log.sealed_next}: start the node there"
-            )
+            raise Sealed(log.sealed_at, log.sealed_next)
         return at
 
     def _wake_waiters(self) -> None:

@@ -44,7 +44,8 @@ async def take(setting: Setting) -> list[Taken]:
                 for entry in batch[start:]:
                     replica.replay(entry)
             folder = Path(setting.folder) / "snapshots" / name
-            if replica.offset > before:
+            # a state with the seal in it would be of a log that nobody goes on with
+            if replica.offset > before and replica.log.sealed_at < 0:
                 path = snapshots.write(folder, replica)
                 taken.append(Taken(name, replica.offset, snapshots.head_of(path).state_hash))
             snapshots.prune(folder)

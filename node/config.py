@@ -24,6 +24,7 @@ import msgspec
 
 from actors.setting import Setting
 from node.identity import DataFolder
+from node.logmove import MoveError, Place, place
 
 
 class ConfigError(Exception):
@@ -59,12 +60,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.data.absolute()
 
     @property
+    def log_place(self) -> Place:
+        """The log that this node goes on with: as set (by default in the data folder), or where it was moved to."""
+        try:
+            return place(self.folder, self.log, self.log_options)
+        except (MoveError, OSError) as error:
+            raise ConfigError(str(error)) from error
+
+    @property
     def log_address(self) -> str:
-        """The log's address; by default the embedded one in the data folder."""
-        moved = self.folder / "log-address"  # written by `corelog log move`
-        if not self.log and moved.is_file():
-            return log_address(moved.read_text().strip())
-        return self.log or f"segments://{self.folder / 'log'}"
+        return log_address(self.log_place.address)
 
     @property
     def alone(self) -> bool:
@@ -79,7 +84,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             folder=str(folder.path),
             log=self.log_address,
             log_id=log_id,
-            log_options=self.log_options,
+            log_options=self.log_place.options,
             operator_key=operator_key,
             alone=self.alone,
             name=self.name or socket.gethostname(),

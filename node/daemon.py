@@ -3,6 +3,9 @@
 Order: look (is the folder used, are the ports free?), claim the data folder, open or found the log in a child process
 that ends again, fork the actors, wait for signals. Nothing is started or changed before what can be refused is
 refused. This process starts no thread: it is what the actors are forked from.
+
+When the log is sealed (``corelog log move``) the actors end, a child waits for the other log or finishes the move, and
+all is made anew on that log, from the claim of the data folder on; units run on meanwhile.
 """
 
 import contextlib
@@ -10,19 +13,23 @@ import errno
 import importlib
 import importlib.metadata
 import os
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import structlog
 
 from actors.setting import Setting
+from actors.supervision.board import Note
 from actors.supervision.messages import FIVE, Spec
+from actors.supervision.process import die_with_parent
 from actors.supervision.supervisor import Supervisor
-from node import banner, output
+from node import banner, logmove, output
 from node.config import Config
 from node.identity import DataFolder
 from node.systemd import Notifier
@@ -57,12 +64,17 @@ def up(config: Config, actors: Sequence[Spec] = ACTORS) -> int:
     began_s = time.monotonic()
     output.set_up(config.color)
     _look(config)
-    with DataFolder(config.folder) as folder:
-        for spec in actors:
-            importlib.import_module(spec.serve.partition(":")[0])
-        log_id, operator_key = _log_id(config, folder)
-        setting = config.setting(folder, log_id, operator_key, version())
-        return Node(config, setting, folder, actors).run(began_s)
+    notifier = Notifier()
+    while True:
+        with DataFolder(config.folder) as folder:
+            for spec in actors:
+                importlib.import_module(spec.serve.partition(":")[0])
+            log_id, operator_key = _log_id(config, folder)
+            setting = config.setting(folder, log_id, operator_key, version())
+            code = Node(config, setting, folder, actors, notifier).run(began_s)
+        if code is not None:
+            return code
+        began_s = time.monotonic()
 
 
 # -- before anything starts -----------------------------------------------------------------------------------------
@@ -113,7 +125,7 @@ def _log_id(config: Config, folder: DataFolder) -> tuple[str, str]:
     A machine that has joined before starts also when the log can't be reached now: its units must be looked after.
     """
     known = folder.log_id
-    answer = _in_child(config, folder, known)
+    answer = _in_child(lambda: _open(config, folder, known))
     if answer.unreachable and known:
         structlog.get_logger(actor="node").warning(
             "the log can't be reached now; starting all the same", error=answer.error
@@ -126,29 +138,37 @@ def _log_id(config: Config, folder: DataFolder) -> tuple[str, str]:
     return answer.log_id, answer.operator_key or folder.known_operator_key
 
 
-def _in_child(config: Config, folder: DataFolder, known: str) -> _Answer:
-    """Open the log in a process of its own: drivers start threads, and this process must stay without."""
+def _in_child(work: Callable[[], _Answer], wait: Callable[[int], bool] = lambda _pipe: True) -> _Answer:
+    """Work with the log in a process of its own: drivers start threads, and this process must stay without.
+
+    ``wait(pipe)`` is called until the child's answer is there; False: the child is killed.
+    """
     out, into = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        answer = _Answer(error="interrupted", exit_code=INTERRUPTED)
         try:
             os.close(out)
-            answer = _open(config, folder, known)
-            os.write(into, msgspec.json.encode(answer))
+            die_with_parent(parent)
+            os.write(into, msgspec.json.encode(work()))
         finally:
             os._exit(0)
     os.close(into)
+    raw = b""
+    ended = False
     try:
         with open(out, "rb") as pipe:
-            raw = pipe.read()
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        raise
+            if wait(out):
+                raw = pipe.read()
+                ended = True
     finally:
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
         _, code = os.waitpid(pid, 0)
+    if not ended:
+        return _Answer(error="interrupted", exit_code=INTERRUPTED)
     if not raw:
         return _Answer(error=f"opening the log ended without an answer (status {code})")
     return msgspec.json.decode(raw, type=_Answer)
@@ -175,7 +195,7 @@ async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
     from streams.log.founding import found, identity
     from streams.log.open import open_log
 
-    log = await open_log(config.log_address, config.log_options)
+    log = await open_log(config.log_address, config.log_place.options)
     try:
         opened = await identity(log) if known else await found(log, folder.operator_public_key())
         if opened is None:
@@ -193,30 +213,78 @@ async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
         await log.close()
 
 
+def _follow(folder: Path, place: logmove.Place, log_id: str, note: Note) -> _Answer:
+    import asyncio
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # this process ends with its parent
+    try:
+        asyncio.run(logmove.follow(folder, place, log_id, note.sealed_at, note.next_log))
+        return _Answer(log_id)
+    except Exception as error:
+        return _Answer(error=str(error) or repr(error), exit_code=int(getattr(error, "exit_code", 1)))
+
+
 # -- running --------------------------------------------------------------------------------------------------------
 
 
 class Node:
     """The main process while the node runs."""
 
-    def __init__(self, config: Config, setting: Setting, folder: DataFolder, actors: Sequence[Spec]) -> None:
+    def __init__(
+        self, config: Config, setting: Setting, folder: DataFolder, actors: Sequence[Spec], notifier: Notifier
+    ) -> None:
         self._config = config
         self._setting = setting
-        self._notifier = Notifier()
+        self._notifier = notifier
+        self._sealed: Note | None = None
         self._supervisor = Supervisor(actors, setting, config.one_process, folder.hold)
         self._signals: list[int] = []
         self._wakeup_out, self._wakeup_in = socket.socketpair()
         self._logger = structlog.get_logger(actor="node")
         self._ready = self._announced = False
 
-    def run(self, began_s: float) -> int:
+    def run(self, began_s: float) -> int | None:
+        """The exit code; None when the log goes on elsewhere, and the node is to be made anew."""
         self._listen()
         try:
+            place = self._config.log_place
             self._supervisor.start()
             code = self._watch(began_s)
-            return self._end(code)
+            if self._sealed is None:
+                return self._end(code)
+            return self._go_on(place, self._sealed)
         finally:
             self._deafen()
+
+    def _go_on(self, place: logmove.Place, sealed: Note) -> int | None:
+        """End the actors, and wait until the log goes on at its other address. A signal ends the node."""
+        self._logger.info(
+            "the log was sealed, the node goes on with the other", at=sealed.sealed_at, log=sealed.next_log
+        )
+        self._notifier.status(f"the log is moved to {sealed.next_log}")
+        self._supervisor.stop(STOP_S, (self._wakeup_out.fileno(),), lambda: bool(self._signals))
+
+        def wait(pipe: int) -> bool:
+            poll = select.poll()
+            poll.register(pipe, select.POLLIN)
+            poll.register(self._wakeup_out, select.POLLIN)
+            while not self._signals:
+                self._notifier.alive()
+                if any(fd == pipe for fd, _ in poll.poll(1000)):
+                    return True
+                self._hear()
+            self._notifier.stopping()
+            return False
+
+        folder = self._config.folder
+        answer = _in_child(lambda: _follow(folder, place, self._setting.log_id, sealed), wait)
+        if self._signals:
+            return 0
+        if answer.error:
+            print(f"corelog: the log was sealed, and can't be moved on: {answer.error}", file=sys.stderr)
+            return answer.exit_code
+        return None
 
     def _watch(self, began_s: float) -> int | None:
         """Until a signal (None) or until an actor ends for a reason that ends the node (its exit code)."""
@@ -226,6 +294,9 @@ class Node:
             self._hear()
             if (failed := supervisor.failed) is not None:
                 name, note = failed
+                if note.next_log:
+                    self._sealed = note
+                    return note.exit_code
                 print(f"corelog: {name}: {note.words}", file=sys.stderr)
                 return note.exit_code or 1
             if not self._announced and supervisor.live:

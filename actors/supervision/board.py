@@ -33,6 +33,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     exit_code   what the node should exit with if it ends for this
     stops_node  starting it again would not help: the node must end
     report      the actor's own last report
+    sealed_at   it ended because the log was sealed at that offset; -1 otherwise
+    next_log    and where that log goes on
     """
 
     pid: int = 0
@@ -41,6 +43,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     exit_code: int = 0
     stops_node: bool = False
     report: dict[str, object] = {}
+    sealed_at: int = -1
+    next_log: str = ""
 
 
 class Board:

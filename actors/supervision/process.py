@@ -178,11 +178,16 @@ class Running:
     def _failed(self, error: BaseException) -> None:
         # an error that names its exit code says all that a person needs; any other one is a bug: show where
         where = None if hasattr(error, "exit_code") else error
-        self._logger.error("the actor failed", error=f"{type(error).__name__}: {error}", exc_info=where)
+        if getattr(error, "next_log", ""):  # the node goes on there
+            self._logger.info("the actor ended", reason=str(error))
+        else:
+            self._logger.error("the actor failed", error=f"{type(error).__name__}: {error}", exc_info=where)
         self._say(
             words=f"{type(error).__name__}: {error}",
             exit_code=int(getattr(error, "exit_code", 1)),
             stops_node=bool(getattr(error, "stops_node", False)),
+            sealed_at=int(getattr(error, "sealed_at", -1)),
+            next_log=str(getattr(error, "next_log", "")),
         )
 
     async def _beat(self, signals: Signals) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, TypeVar
 import msgspec
 from cyclopts import App, Parameter
 
+from node.logmove import Place, place
+
 from .client import CONFLICT, FALSE, NOT_FOUND, USAGE, Failure, note
 
 T = TypeVar("T")
@@ -25,11 +27,10 @@ def register(app: App) -> None:
         app.command(tool)
 
 
-def _address(data: Path, log: str) -> str:
-    if log:
-        return log
-    moved = data / "log-address"
-    return moved.read_text().strip() if moved.exists() else f"segments://{(data / 'log').absolute()}"
+def _place(data: Path, log: str, options: dict[str, str]) -> Place:
+    """The log that is meant: as said, else the data folder's."""
+    found = place(data, "", options)
+    return found if log in ("", found.address) else Place(log, options)
 
 
 def _options(pairs: list[str] | None) -> dict[str, str]:
@@ -51,7 +52,8 @@ def verify(*, data: Data = Path("data"), log: Address = "", log_option: Options 
     from streams.log import tools_verify
     from streams.log.open import open_log
 
-    address = _address(data, log)
+    place = _place(data, log, _options(log_option))
+    address = place.address
 
     async def work() -> tools_verify.Report:
         if address.startswith("segments://"):
@@ -59,7 +61,7 @@ def verify(*, data: Data = Path("data"), log: Address = "", log_option: Options 
             if not folder.is_dir():
                 raise Failure(f"no log at {folder}", NOT_FOUND)
             return await tools_verify.verify(folder)
-        opened = await open_log(address, _options(log_option))
+        opened = await open_log(address, place.options)
         try:
             return await tools_verify.verify(opened)
         finally:
@@ -78,46 +80,44 @@ def copy(target: str, *, data: Data = Path("data"), log: Address = "", log_optio
 
     async def work() -> tools.Copied:
         options = _options(log_option)
-        source, into = await open_log(_address(data, log), options), await open_log(target, options)
+        place = _place(data, log, options)
+        source, into = await open_log(place.address, _for(place.address, place.options)), None
         try:
+            into = await open_log(target, _for(target, options))
             return await tools.copy(source, into)
         finally:
             await source.close()
-            await into.close()
+            if into is not None:
+                await into.close()
 
     copied = _run(work)
     note(f"{copied.records} records copied, offsets {copied.first} to {copied.end - 1}, chain {copied.chain}")
 
 
 def move(target: str, *, data: Data = Path("data"), log: Address = "", log_option: Options = None) -> None:
-    """Move the log of a running node to another address: copy, seal, open. The node ends; start it again.
+    """Move the log of a node to another address while it runs: copy, seal, open; the node goes on there by itself.
 
-    The data folder notes the new address: `corelog up` without --log finds it there.
+    Killed at any step the old log or the new one is in use, never both; call it again, or start the node. The data
+    folder notes the new address and the options: `corelog up` finds it there, also with the old --log.
     """
-    from actors.folds import FOLDS
-    from streams.log import tools
-    from streams.log.open import open_log
+    from node import logmove
 
     if not data.is_dir():
         raise Failure(f"no data folder at {data}: say --data", NOT_FOUND)
-
-    async def work() -> tools.Moved:
-        options = _options(log_option)
-        source, into = await open_log(_address(data, log), options), await open_log(target, options)
-        try:
-            return await tools.move(source, into, FOLDS, next_address=target)
-        finally:
-            await source.close()
-            await into.close()
-
-    moved = _run(work)
-    temporary = data / ".log-address"
-    temporary.write_text(target + "\n")
-    temporary.rename(data / "log-address")
+    options = _options(log_option)
+    source = _place(data, log, options)
+    source = Place(source.address, _for(source.address, source.options), source.before)
+    moved = _run(lambda: logmove.move(data, source, target, _for(target, options)))
     note(f"sealed at {moved.sealed_at}, chain {moved.chain}")
     for fold, state in moved.state_hashes.items():
         note(f"state hash of {fold} at the seal, equal on both: {state}")
-    note(f"the node goes on at {target}: start it again (`corelog up` finds the address in {data / 'log-address'})")
+    note(f"it goes on at {target}; a node that runs goes on there by itself")
+
+
+def _for(address: str, options: dict[str, str]) -> dict[str, str]:
+    """Of the options for both logs of a copy those that this one's driver has."""
+    segments = address.startswith("segments://")
+    return {key: value for key, value in options.items() if (key == "segment_bytes") == segments}
 
 
 def void(
@@ -148,7 +148,8 @@ def void(
         raise Failure(f"no operator's key at {file} ({error.strerror}); say --key", NOT_FOUND) from error
 
     async def work() -> int:
-        opened = await open_log(_address(data, log), _options(log_option))
+        where = _place(data, log, _options(log_option))
+        opened = await open_log(where.address, where.options)
         try:
             return await tools.void(opened, offset, reason, private)
         finally:
@@ -171,7 +172,8 @@ def trim(
     from streams.log.open import open_log
 
     async def work() -> tools.Trimmed:
-        opened = await open_log(_address(data, log), _options(log_option))
+        where = _place(data, log, _options(log_option))
+        opened = await open_log(where.address, where.options)
         try:
             return await tools.trim(opened, before, archive, snapshots=data / "snapshots")
         finally:

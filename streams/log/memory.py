@@ -50,6 +50,19 @@ class MemoryLog:
         """Leave a hole of ``count`` offsets, as a transactional or compacted topic would."""
         self._next += count
 
+    async def append_raw(self, raws: list[bytes]) -> list[int]:
+        return [self.put(raw) for raw in raws]
+
+    async def leave_hole(self, count: int) -> None:
+        self.skip(count)
+
+    async def begin_at(self, first: int) -> None:
+        self.skip(first - self._next)
+        await self.trim(first)
+
+    def check_raw(self, raw: bytes) -> None:
+        """Any bytes can stand here."""
+
     async def tail(self, start: int, streams: Collection[str] | None = None) -> AsyncGenerator[list[Entry], None]:
         if not self._first <= start <= self._next:
             raise LogTruncated(f"offset {start} is outside of the log ({self._first} to {self._next})")

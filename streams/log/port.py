@@ -5,7 +5,7 @@ returns, and ``tail`` never yields what is not durable.
 """
 
 from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from streams.records import Entry, Record
 
@@ -103,3 +103,24 @@ class Log(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Copyable(Log, Protocol):
+    """What every driver has beside the five verbs, for copies that keep positions. Nobody else may write meanwhile."""
+
+    async def append_raw(self, raws: list[bytes]) -> list[int]:
+        """Append canonical (or foreign) bytes as they stood elsewhere. Raises as ``append``; ValueError as below."""
+        ...
+
+    async def leave_hole(self, count: int) -> None:
+        """Let the next ``count`` offsets hold nothing. Raises as ``append``; interrupted, some of them do."""
+        ...
+
+    async def begin_at(self, first: int) -> None:
+        """Let a log that holds nothing begin at offset ``first``. Interrupted, call it again."""
+        ...
+
+    def check_raw(self, raw: bytes) -> None:
+        """Raises ValueError if these bytes can't be written here so that they are read back alike."""
+        ...

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from streams.events import encode, say
 from streams.events.base import Data, UndecodableEvent, Unknown, decode
-from streams.events.log import ActorOpened
+from streams.events.log import ActorOpened, LogOpened
 from streams.log.port import Log
 from streams.records import Entry, Record, parse
 
@@ -54,16 +54,41 @@ def said(entry: Entry, *kinds: type[Data]) -> list[Data]:
     return [event.data for event in events if not isinstance(event, Unknown) and isinstance(event.data, kinds)]
 
 
-async def speak(log: Log, log_id: str, data: Data) -> int:
+def operator() -> str:
+    """The writer as which tools on this machine speak."""
+    return f"operator@{re.sub(r'[^!-~]|@', '-', socket.gethostname())[:100] or 'here'}"
+
+
+async def speak(log: Log, log_id: str, data: Data, *, above: int = 0) -> int:
     """Say one thing on the log as the operator at this machine; returns its offset.
 
-    The record opens an incarnation of its writer itself, so that it is valid wherever it lands. Raises what
-    ``append`` raises.
+    The record opens an incarnation of its writer itself (the time in ms, or ``above`` + 1), so that it is valid
+    wherever it lands. Raises what ``append`` raises.
     """
     now_ms = time.time_ns() // 1_000_000
-    host = re.sub(r"[^!-~]|@", "-", socket.gethostname())[:100] or "here"
     opened = say(ActorOpened(os.urandom(8).hex(), level=LEVEL_OF_TOOLS))
     payload = encode([opened, say(data, principal=f"uid:{os.getuid()}")])
-    record = Record(log_id, "log", f"operator@{host}", now_ms, 1, now_ms, payload)
+    record = Record(log_id, "log", operator(), max(now_ms, above + 1), 1, now_ms, payload)
     (offset,) = await log.append([record])
     return offset
+
+
+async def open_anew(target: Log, opened: LogOpened) -> int:
+    """Say ``log.opened`` again, or on another log; returns its offset."""
+    incarnation = int.from_bytes(os.urandom(6), "big")
+    last_ms = await _last_time_ms(target)
+    record = Record(opened.id, "log", "operator@founder", incarnation, 1, last_ms, encode([say(opened)]))
+    (offset,) = await target.append([record])
+    return offset
+
+
+async def _last_time_ms(of: Log) -> int:
+    """The time of the last record: what an operator's tool adds must not move the times that follow."""
+    first, end = await of.first(), await of.end()
+    start = max(first, end - 1)
+    async for batch in stretch(of, start, end):
+        try:
+            return parse(batch[-1]).time_ms
+        except ValueError:
+            break
+    return 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.log.kafka.messages import HEADER, foreign, message_of, raw_of
+from streams.log.kafka.messages import HEADER, HOLE, HOLE_HEADER, foreign, is_hole, message_of, parts_of, raw_of
 from streams.log.kafka.options import for_consumer, for_kafka_python, for_producer, parse_address, parse_options
 from streams.log.kafka.topic import SETTINGS, Topic, faults
 from streams.log.port import ForeignLog
@@ -56,6 +56,37 @@ def test_whatever_stands_in_a_message_is_foreign_or_a_head_with_its_key(key, val
 @given(st.tuples(parts, parts, headers), st.tuples(parts, parts, headers))
 def test_different_foreign_messages_give_different_bytes(one, other):
     assert (foreign(*one) == foreign(*other)) == (one == other)
+
+
+@given(parts, parts, headers)
+def test_what_stood_in_a_message_is_found_again_from_its_bytes(key, value, heads):
+    assert parts_of(raw_of(key, value, heads)) == (key, value, heads)
+
+
+@given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda tail: b"FOREIGN kafka " + tail),
+                 st.binary(max_size=80).map(lambda tail: b"CORELOG " + tail)))  # fmt: skip
+def test_any_bytes_have_the_message_that_reads_as_them_or_none(raw):
+    try:
+        found = parts_of(raw)
+    except ValueError:
+        return
+    assert raw_of(*found) == raw
+
+
+def test_a_hole_is_a_hole_and_nothing_else_is():
+    assert is_hole(*HOLE)
+    for other in (
+        (b"", None, HOLE[2]),
+        (None, b"", HOLE[2]),
+        (None, None, []),
+        (None, None, None),
+        (None, None, [(HOLE_HEADER, None)]),
+        (None, None, [*HOLE[2], *HOLE[2]]),
+        (None, None, [(HEADER, b"1")]),
+    ):
+        assert not is_hole(*other)
+    with pytest.raises(ValueError, match="no message reads"):
+        parts_of(foreign(*HOLE))
 
 
 def test_bytes_that_begin_like_a_record_are_foreign_in_a_value():

@@ -25,8 +25,12 @@ async def subject(bootstrap: str) -> AsyncIterator[Subject]:
         producer.send(name, b"hello from elsewhere").get(timeout=30)
         producer.close()
 
-    # holes are brokers' own marks: tests/cluster/test_foreign.py makes them by transactions
-    yield Subject(open_, put_foreign, None, trims_exactly=True, persistent=True)
+    async def leave_hole(count: int) -> None:
+        log = await KafkaLog.open(f"kafka://{bootstrap}/{name}", {})
+        await log.leave_hole(count)
+        await log.close()
+
+    yield Subject(open_, put_foreign, leave_hole, trims_exactly=True, persistent=True)
 
 
 def _on(bootstrap: Callable[[], str]) -> Factory:

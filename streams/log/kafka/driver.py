@@ -8,12 +8,15 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.log.kafka import topic as topics
+from streams.log.kafka.messages import HOLE, parts_of
 from streams.log.kafka.options import Address, Options, for_admin, for_consumer, parse_address, parse_options
 from streams.log.kafka.reader import ASK_TIMEOUT_S, Reader, watermarks
 from streams.log.kafka.writer import Writer
-from streams.log.port import LogUnavailable
-from streams.records import Entry, Record
+from streams.log.port import ForeignLog, LogUnavailable
+from streams.records import Entry, Record, parse
 
+#: Holes that are written at once.
+HOLES_AT_ONCE = 5000
 #: A loop that is busy must not starve the clients' threads of the interpreter (the default of 5 ms does).
 SWITCH_INTERVAL_S = 0.0005
 
@@ -80,6 +83,25 @@ class KafkaLog:
             raise LogUnavailable(f"no broker of {self._address} says where the log ends; try again later")
         return found
 
+    async def append_raw(self, raws: list[bytes]) -> list[int]:
+        """See the port. Messages of foreign bytes bear the time 0: theirs isn't part of the bytes."""
+        return await self._writer.put([(parts_of(raw), _time_ms(raw)) for raw in raws])
+
+    async def leave_hole(self, count: int) -> None:
+        """See the port: that many messages which every reader passes over (they cost some 80 bytes each)."""
+        for at in range(0, count, HOLES_AT_ONCE):
+            await self._writer.put([(HOLE, 0)] * min(HOLES_AT_ONCE, count - at))
+
+    async def begin_at(self, first: int) -> None:
+        """See the port: holes up to there, then they are deleted. Raises ForeignLog if somebody else writes."""
+        await self.leave_hole(first - await self.end())
+        if (end := await self.end()) != first:
+            raise ForeignLog(f"{self.address} was to begin at {first} and ends at {end}: somebody else writes to it")
+        await self.trim(first)
+
+    def check_raw(self, raw: bytes) -> None:
+        parts_of(raw)
+
     async def trim(self, before: int) -> None:
         """DeleteRecords: exact, and brokers drop whole segments later."""
         first, end = await self._bounds()
@@ -100,3 +122,11 @@ class KafkaLog:
         """Ends the writer (appends under way: OutcomeUnknown). Tails end when their generators are closed."""
         await self._writer.close()
         await asyncio.to_thread(self._asker.close)
+
+
+def _time_ms(raw: bytes) -> int:
+    """A record's time for Kafka's own index; 0 if the bytes don't tell one."""
+    try:
+        return max(0, parse(Entry(0, raw)).time_ms)
+    except ValueError:
+        return 0

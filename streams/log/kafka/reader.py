@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.log.kafka.messages import raw_of
+from streams.log.kafka.messages import is_hole, raw_of
 from streams.log.kafka.options import Address
 from streams.log.port import LogError, LogTruncated, LogUnavailable
 from streams.records import Entry
@@ -127,6 +127,8 @@ class Reader:
 
     def _entry(self, offset: int, message: Message) -> Entry | None:
         key, value, headers = message.key(), message.value(), message.headers()
+        if key is None and value is None and is_hole(None, None, headers):  # type: ignore[arg-type] # as below
+            return None
         raw = raw_of(_bytes(key), _bytes(value), headers)  # type: ignore[arg-type] # bytes, without deserializers
         if self._streams is not None and key not in self._streams and raw.startswith(b"CORELOG "):
             return None

@@ -25,7 +25,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from streams.log.kafka.messages import message_of
+from streams.log.kafka.messages import Parts, message_of
 from streams.log.kafka.options import Address, Options, for_admin, for_producer
 from streams.log.kafka.topic import Topic
 from streams.log.port import RECORD_BYTES_MAX, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
@@ -161,33 +161,30 @@ class Writer:
 
     def append(self, records: Sequence[Record]) -> "asyncio.Future[list[int]]":
         """Hand records to the producer, now, in order. See the port for what the future raises."""
+        return self._handed(partial(_messages, records))
+
+    def put(self, messages: Sequence[tuple[Parts, int]]) -> "asyncio.Future[list[int]]":
+        """As ``append``, messages as they are, each with its time in ms: what copies write."""
+        return self._handed(lambda: ([*messages], sum(map(_size, messages))))
+
+    def _handed(self, make: Callable[[], "tuple[list[tuple[Parts, int]], int]"]) -> "asyncio.Future[list[int]]":
         future: asyncio.Future[list[int]] = self._loop.create_future()
-        if not records:
-            future.set_result([])
-            return future
         try:
-            self._send(records, future)
+            messages, size = make()
+            if messages:
+                self._send(messages, size, future)
+            else:
+                future.set_result([])
         except LogError as error:
             future.set_exception(error)
         return future
 
-    def _send(self, records: Sequence[Record], future: "asyncio.Future[list[int]]") -> None:
-        messages = []
-        size = 0
-        for record in records:
-            key, value, headers = message_of(record)
-            bytes_here = len(record.head()) + 1 + len(value)
-            if bytes_here > RECORD_BYTES_MAX:
-                raise RecordTooLarge(
-                    f"record {record.writer}#{record.seq} has {bytes_here} bytes, max {RECORD_BYTES_MAX}"
-                )
-            messages.append((key, value, headers, max(0, record.time_ms)))
-            size += bytes_here
+    def _send(self, messages: "list[tuple[Parts, int]]", size: int, future: "asyncio.Future[list[int]]") -> None:
         if refusal := self._refusal(len(messages), size):
             raise LogUnavailable(refusal)
         line = self._line
         flight = Flight(future, len(messages), size, time.monotonic())
-        for index, (key, value, headers, time_ms) in enumerate(messages):
+        for index, ((key, value, headers), time_ms) in enumerate(messages):
             try:
                 line.producer.produce(
                     self._address.topic,
@@ -393,6 +390,26 @@ class Writer:
         await self._end_line(self._line, "the log was closed")
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _messages(records: Sequence[Record]) -> tuple[list[tuple[Parts, int]], int]:
+    """Messages with their times, and the bytes of all. Raises RecordTooLarge."""
+    messages: list[tuple[Parts, int]] = []
+    size = 0
+    for record in records:
+        key, value, headers = message_of(record)
+        bytes_here = len(record.head()) + 1 + len(value)
+        if bytes_here > RECORD_BYTES_MAX:
+            raise RecordTooLarge(f"record {record.writer}#{record.seq} has {bytes_here} bytes, max {RECORD_BYTES_MAX}")
+        messages.append(((key, value, headers), max(0, record.time_ms)))
+        size += bytes_here
+    return messages, size
+
+
+def _size(message: tuple[Parts, int]) -> int:
+    """The bytes of a message, about."""
+    (key, value, headers), _ = message
+    return len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers)
 
 
 #: The controller is alive when it says that the topic is there, and nobody else knows when it may not be asked.

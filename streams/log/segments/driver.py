@@ -152,6 +152,9 @@ class SegmentsLog:
         await asyncio.to_thread(self._writer_of_its_own, "begin_at", first)
         self._wake()
 
+    def check_raw(self, raw: bytes) -> None:
+        """Any bytes can stand here."""
+
     async def close(self) -> None:
         """Finish the appends under way and let go. Tails end; later calls raise LogUnavailable."""
         if self._closed:

@@ -11,7 +11,7 @@ from streams import snapshots, voids
 from streams.events import encode, say
 from streams.events import kv as kv_says
 from streams.events import log as says
-from streams.log import tools
+from streams.log import tools, tools_move
 from streams.log.founding import found, identity
 from streams.log.memory import MemoryLog
 from streams.log.port import ForeignLog, Log
@@ -295,47 +295,59 @@ async def test_a_target_with_other_records_is_refused_and_left_as_it_is(log: Log
     assert await everything(target) == before
 
 
-class Plain:
-    """A driver that can neither be told to leave holes nor to take foreign bytes, as Kafka's."""
+class Picky(MemoryLog):
+    """A driver that can't hold all bytes, as Kafka's."""
 
-    def __init__(self) -> None:
-        self.log = MemoryLog()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.log, name)
+    def check_raw(self, raw: bytes) -> None:
+        if not raw.startswith(b"CORELOG"):
+            raise ValueError("not on this driver")
 
 
-async def test_a_driver_without_holes_takes_a_whole_log_and_refuses_others_untouched(tmp_path: Path) -> None:
-    source, plain = MemoryLog(), Plain()
+async def test_bytes_that_the_target_cant_hold_are_refused_before_it_is_touched() -> None:
+    source, target = MemoryLog(), Picky()
+    await found(source, PUBLIC, LOG_ID)
+    source.put(b"hello")
+    with pytest.raises(ForeignLog, match="record 1 can't be written"):
+        await tools.copy(source, target)
+    assert await target.end() == 0
+
+
+async def test_a_copy_goes_on_in_the_middle_of_a_hole_and_of_the_holes_before_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.log.tools_read.HOLE_AFTER_S", 0.01)
+    source = MemoryLog()
     await found(source, PUBLIC, LOG_ID)
     teller = Teller(source)
     await teller.open()
     await teller.put(5)
-    await tools.copy(source, plain)  # type: ignore[arg-type]
-    assert plain.log.entries == source.entries
+    source.skip(9)
+    await teller.put(5)
+    whole = MemoryLog()
+    await tools.copy(source, whole)
+    for cut in range(7, 17):
+        part = MemoryLog()
+        await tools.copy(source, part, until=cut)
+        await tools.copy(source, part)
+        assert part.entries == source.entries
+    await source.trim(6)
+    for done in range(7):
+        part = MemoryLog()
+        part.skip(done)
+        await tools.copy(source, part)
+        assert (await part.first(), part.entries) == (6, source.entries)
 
-    for spoil, words in ((lambda log: log.skip(2), "hole at 7"), (lambda log: log.put(b"hello"), "record 7")):
-        source, fresh = MemoryLog(), Plain()
-        await found(source, PUBLIC, LOG_ID)
-        teller = Teller(source)
-        await teller.open()
-        await teller.put(5)
-        spoil(source)
-        await teller.put(1)
-        with pytest.raises(ForeignLog, match=words):
-            await tools.copy(source, fresh)  # type: ignore[arg-type]
-        assert await fresh.log.end() == 0
 
-
-async def test_a_driver_without_holes_begins_where_a_trimmed_log_begins() -> None:
-    source, plain = MemoryLog(), Plain()
+async def test_records_alike_at_other_places_are_not_a_copy() -> None:
+    source, target = MemoryLog(), MemoryLog()
     await found(source, PUBLIC, LOG_ID)
-    teller = Teller(source)
-    await teller.open()
-    await teller.put(20)
-    await source.trim(10)
-    await tools.copy(source, plain)  # type: ignore[arg-type]
-    assert (await plain.log.first(), plain.log.entries) == (10, source.entries)
+    target.put(source.entries[0].raw)
+    for log, skipped in ((source, 1), (target, 2)):
+        log.skip(skipped)
+        log.put(b"hello")
+    source.put(b"more")
+    with pytest.raises(ForeignLog, match="holds other records"):
+        await tools.copy(source, target)
 
 
 # --- move
@@ -373,7 +385,7 @@ async def test_a_log_is_moved_while_it_is_written_and_the_state_at_the_seal_is_k
     assert (report.sealed_at, report.sealed_next) == (moved.sealed_at, target.address)
 
 
-@pytest.mark.parametrize("step", ["copy", "_state_hash", "_open"])
+@pytest.mark.parametrize("step", ["begin", "carry", "_compare", "speak", "open_anew", "check_opened"])
 async def test_a_move_that_was_interrupted_is_finished_by_the_next(
     log: Log, target: SegmentsLog, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -385,7 +397,7 @@ async def test_a_move_that_was_interrupted_is_finished_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tools, step, killed)
+        patch.setattr(tools_move, step, killed)
         task = tools.move(log, target, {"counting": Counting})
         with pytest.raises(KeyboardInterrupt):
             await task
