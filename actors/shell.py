@@ -43,6 +43,8 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.applied_hook: Callable[[], None] | None = None
+        #: set after each call into the host: what it knows may have changed
+        self.turned = asyncio.Event()
 
     async def run(self) -> None:
         """Tail and drive until cancelled. Raises Halt, Superseded, ForeignLog, LogTruncated: the actor must end."""
@@ -158,6 +160,7 @@ class Shell:
         for output in outbox:
             self._do(output)
         self._set_timer()
+        self.turned.set()
 
     def _do(self, output: Output) -> None:
         if isinstance(output, Append):

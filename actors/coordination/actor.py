@@ -4,8 +4,6 @@ Alone on an embedded log it claims once (the file's lock is the term) and is sil
 its machine, renews it once a second, and takes part in the election of :mod:`actors.coordination.election`.
 """
 
-import asyncio
-import contextlib
 import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from actors.coordination import decide, election
 from actors.coordination.admission import DuplicateMachine, Nonces, admit
 from actors.coordination.state import ClusterState
 from actors.host import IDLE, Host, Now, Plan
+from actors.running import until_stop
 from actors.setting import Setting, Signals
 from actors.shell import Shell
 from streams.events import cluster as says
@@ -26,7 +25,6 @@ from streams.replay import Applied, Replica
 
 FOREVER = float("inf")
 NEVER = float("-inf")
-REPORT_S = 0.05
 
 
 class Progress(NamedTuple):
@@ -363,46 +361,27 @@ async def serve(setting: Setting, signals: Signals) -> None:
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
         signals.notice = shell.notice
-        await _until_stop(shell, actor, setting, signals)
+        await until_stop(shell, signals, lambda: _status(shell, actor), _drained(shell, signals))
     finally:
         await log.close()
 
 
-async def _until_stop(shell: Shell, actor: Coordination, setting: Setting, signals: Signals) -> None:
-    running = asyncio.ensure_future(shell.run())
-    stopping = asyncio.ensure_future(signals.stop.wait())
-    draining = asyncio.ensure_future(signals.drain.wait())
-    told = False
-    try:
-        while not stopping.done():
-            await asyncio.wait({running, stopping}, timeout=REPORT_S, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-                return
-            if draining.done() and not told:
-                told = True
-                shell.notice(Drain())
-            _report(shell, actor, signals)
-    finally:
-        for task in (running, stopping, draining):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+async def _drained(shell: Shell, signals: Signals) -> None:
+    await signals.drain.wait()
+    shell.notice(Drain())
 
 
-def _report(shell: Shell, actor: Coordination, signals: Signals) -> None:
+def _status(shell: Shell, actor: Coordination) -> dict[str, Any]:
     replica, now = shell.host.replica, shell.now()
     elected = _control(replica).cluster.election
-    signals.report(
-        {
-            "applied": replica.offset,
-            "live": shell.host.live,
-            "term": elected.term,
-            "holder": elected.holder,
-            "acting": actor.acting(replica, now),
-            "left": actor.left,
-        }
-    )
+    return {
+        "applied": replica.offset,
+        "live": shell.host.live,
+        "term": elected.term,
+        "holder": elected.holder,
+        "acting": actor.acting(replica, now),
+        "left": actor.left,
+    }
 
 
 async def _no_effects(effect: Any, notice: Any) -> None:

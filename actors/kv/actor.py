@@ -5,7 +5,6 @@ counted TTLs, checkpoints) and where this machine serves clients.
 """
 
 import asyncio
-import contextlib
 import gc
 import secrets
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from actors.kv.port import Port
 from actors.kv.state import KvFold
 from actors.kv.v2.nodes import Change, change_of
 from actors.outcomes import Told, nobody, telling
+from actors.running import until_stop
 from actors.setting import Setting, Signals
 from actors.shell import Shell
 from streams.events import kv as says
@@ -26,8 +26,6 @@ from streams.events import log as log_says
 from streams.events.base import Event, say
 from streams.outcomes import Accepted
 from streams.replay import Applied, Replica
-
-REPORT_S = 0.05
 
 
 class Kv:
@@ -165,28 +163,24 @@ async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> N
     """Tail; when live, open the port; report until the end."""
     live = asyncio.Event()
     actor.on_live = live.set
-    running = asyncio.ensure_future(shell.run())
-    stopping = asyncio.ensure_future(signals.stop.wait())
-    port: Port | None = None
-    try:
-        while not stopping.done():
-            await asyncio.wait({running, stopping}, timeout=REPORT_S, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-                return
-            if port is None and live.is_set():
-                gc.collect()
-                gc.freeze()
-                port = await opened(shell, actor, setting)
-            replica = shell.host.replica
-            signals.report({"applied": replica.offset, "live": shell.host.live, "serving": port is not None})
-    finally:
-        if port is not None:
+    serving = False
+
+    async def serve_clients() -> None:
+        nonlocal serving
+        await live.wait()
+        gc.collect()
+        gc.freeze()
+        port = await opened(shell, actor, setting)
+        serving = True
+        try:
+            await asyncio.Event().wait()
+        finally:
             await port.close()
-        for task in (running, stopping):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+
+    def status() -> dict[str, Any]:
+        return {"applied": shell.host.replica.offset, "live": shell.host.live, "serving": serving}
+
+    await until_stop(shell, signals, status, serve_clients())
 
 
 async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:

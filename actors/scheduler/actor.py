@@ -16,6 +16,7 @@ from actors.control import Control, ControlFold
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
 from actors.outcomes import Told, nobody, telling
+from actors.running import until_stop
 from actors.scheduler.decide import Planner, fence_wait_s, open_fences_of_the_dead
 from actors.setting import Setting, Signals
 from actors.shell import Shell
@@ -26,7 +27,6 @@ from streams.outcomes import Rejected
 from streams.records import Position
 from streams.replay import Applied, Replica
 
-REPORT_S = 0.25
 #: Unit files parsed in one go when a restored state is taken over.
 WARM_STEP = 50
 #: Marks kept beyond twice the units on a machine that doesn't hold the term.
@@ -143,7 +143,6 @@ async def serve(setting: Setting, signals: Signals) -> None:
     Reports ``applied``, ``live``, ``acting``, ``units`` and ``waiting``.
     """
     log = await start.opened(setting, Scheduler.name)
-    tasks: list[asyncio.Future[Any]] = []
     try:
         actor = Scheduler(setting)
         replica = await start.restored(setting, ControlFold, log)
@@ -151,16 +150,8 @@ async def serve(setting: Setting, signals: Signals) -> None:
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
         async with telling(setting, log, ControlFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
-            tasks = [asyncio.ensure_future(work) for work in (shell.run(), signals.stop.wait())]
-            tasks.append(asyncio.ensure_future(_report(shell, actor, signals)))
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            await until_stop(shell, signals, lambda: _status(shell, actor))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await log.close()
 
 
@@ -172,20 +163,15 @@ async def _warm(control: Control) -> None:
             await asyncio.sleep(0)
 
 
-async def _report(shell: Shell, actor: Scheduler, signals: Signals) -> None:
-    while True:
-        replica = shell.host.replica
-        units = _control(replica).units
-        signals.report(
-            {
-                "applied": replica.offset,
-                "live": shell.host.live,
-                "acting": actor.acting(replica, shell.now()),
-                "units": len(units.units),
-                "waiting": len(actor.planner.view.unsettled),
-            }
-        )
-        await asyncio.sleep(REPORT_S)
+def _status(shell: Shell, actor: Scheduler) -> dict[str, Any]:
+    replica = shell.host.replica
+    return {
+        "applied": replica.offset,
+        "live": shell.host.live,
+        "acting": actor.acting(replica, shell.now()),
+        "units": len(_control(replica).units.units),
+        "waiting": len(actor.planner.view.unsettled),
+    }
 
 
 async def _no_effects(effect: Any, notice: Any) -> None:

@@ -1,7 +1,5 @@
 """The updater of one machine: brings its disk to what the log wants of it, and tells the log what is so."""
 
-import asyncio
-import contextlib
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import structlog
 from actors import start
 from actors.control import Control, ControlFold
 from actors.host import IDLE, Host, Now, Plan
+from actors.running import until_stop
 from actors.setting import Setting, Signals
 from actors.shell import Shell
 from actors.updater import decide
@@ -25,9 +24,6 @@ from streams.replay import Applied, Replica
 
 #: A mending that nobody ordered, or a going back, that failed is tried again after this long.
 RETRY_S = 5.0
-REPORT_S = 1.0
-#: While it catches up: when it is live should be known at once.
-SOON_S = 0.02
 
 
 class Updater:
@@ -153,25 +149,11 @@ async def serve(setting: Setting, signals: Signals) -> None:
         replica = await start.restored(setting, ControlFold, log)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, effects.perform)
-        await _until_stop(shell, actor, signals)
+
+        def status() -> dict[str, Any]:
+            return {"applied": shell.host.replica.offset, "live": shell.host.live, **actor.report()}
+
+        await until_stop(shell, signals, status)
     finally:
         effects.close()
         await log.close()
-
-
-async def _until_stop(shell: Shell, actor: Updater, signals: Signals) -> None:
-    running = asyncio.ensure_future(shell.run())
-    stopping = asyncio.ensure_future(signals.stop.wait())
-    try:
-        while not stopping.done():
-            report_s = REPORT_S if shell.host.live else SOON_S
-            await asyncio.wait({running, stopping}, timeout=report_s, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-                return
-            signals.report({"applied": shell.host.replica.offset, "live": shell.host.live, **actor.report()})
-    finally:
-        for task in (running, stopping):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task

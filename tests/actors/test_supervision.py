@@ -469,7 +469,7 @@ def board() -> Iterator[boards.Board]:
 
 
 def test_a_note_is_read_as_written(board: boards.Board) -> None:
-    note = boards.Note(7, "ended", "why — ever", 4, True, {"live": True, "applied": 12})
+    note = boards.Note(7, "ended", "why — ever", 4, True, report={"live": True, "applied": 12})
     board.write(3, note)
     assert board.read(3) == note
     assert board.read(2) == boards.Note()
