@@ -121,7 +121,7 @@ def replay_rows() -> list[Row]:
                 f"{ratio:.2f}",
                 "≥ 0.3",
                 ratio >= 0.3,
-                "CPU time; about a quarter is the hash, a fifth decoding; at random the rest is mostly cache misses",
+                "CPU time; what bounds it is below",
             )
         )
         gc.unfreeze()
