@@ -10,6 +10,7 @@ from streams.audit import kafka
 from streams.audit.lines import BadLine, Line, plain
 from streams.audit.trail import Commands, Wanted, joined
 from streams.history.at import entries
+from streams.log.kafka.clients import built
 from streams.log.kafka.options import for_consumer, parse_address, parse_options
 from streams.log.open import open_log
 from streams.log.port import ForeignLog, Log, LogUnavailable
@@ -76,7 +77,7 @@ async def outcomes(
 ) -> AsyncIterator[tuple[str, Line]]:
     """Fold and line of all that stands in the outcomes topic now; nothing if there is no topic yet."""
     address, parsed = parse_address(log_address), parse_options(options or {})
-    consumer = Consumer({**for_consumer(address, parsed), "enable.partition.eof": True})
+    consumer = built(Consumer, {**for_consumer(address, parsed), "enable.partition.eof": True})
     where = TopicPartition(kafka.outcomes_topic(address.topic), 0)
     try:
         first, end = await asyncio.to_thread(_watermarks, consumer, where)

@@ -13,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from streams.audit.lines import BadLine, Line, encode, parse
 from streams.audit.outcomes import Feed, OutcomeSink, replayed_lines
+from streams.log.kafka.clients import built
 from streams.log.kafka.options import Address, Options, for_consumer, for_producer, parse_address, parse_options
 from streams.log.port import ForeignLog, Log, LogUnavailable, OutcomeUnknown
 from streams.records import Position
@@ -37,13 +38,16 @@ class KafkaOutlet:
         self._address = address
         self._options = options
         # a gap would be taken for the end by who goes on: with this the client stops for good instead
-        self._producer = Producer({**for_producer(address, options), "enable.gapless.guarantee": True, "linger.ms": 5})
+        self._producer = built(
+            Producer, {**for_producer(address, options), "enable.gapless.guarantee": True, "linger.ms": 5}
+        )
 
     @classmethod
     async def open(cls, log_address: str, options: Mapping[str, str]) -> "KafkaOutlet":
         """``log_address``: of the log (``kafka://…``); the topic is made beside it unless it is there.
 
-        Raises LogUnavailable when nobody answers, ForeignLog when the topic has several partitions.
+        Raises LogUnavailable when nobody answers, ForeignLog when an option is wrong or the topic has several
+        partitions.
         """
         address, parsed = parse_address(log_address), parse_options(options)
         await asyncio.to_thread(ensure, address, parsed)
@@ -87,7 +91,7 @@ def ensure(address: Address, options: Options, name: str = "") -> None:
     Raises LogUnavailable, ForeignLog.
     """
     topic = name or outcomes_topic(address.topic)
-    admin = AdminClient(_admin(address, options))
+    admin = built(AdminClient, _admin(address, options))
     try:
         found = admin.list_topics(timeout=ANSWER_TIMEOUT_S)
         if topic not in found.topics:
@@ -110,7 +114,7 @@ def _admin(address: Address, options: Options) -> dict[str, Any]:
 
 def last_position(address: Address, options: Options, fold: str) -> Position | None:
     """Search backwards from the end of the outcomes topic for the fold's last line. Blocks. Raises LogUnavailable."""
-    consumer = Consumer({**for_consumer(address, options), "enable.partition.eof": True})
+    consumer = built(Consumer, {**for_consumer(address, options), "enable.partition.eof": True})
     where = TopicPartition(outcomes_topic(address.topic), 0)
     try:
         first, end = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
@@ -160,7 +164,7 @@ def _lines(messages: Sequence[Message]) -> list[tuple[str, Line]]:
 
 def between(address: Address, options: Options, topic: str, start: int, end: int) -> list[Message]:
     """The topic's messages of [start, end) that retention has left. Blocks. Raises LogUnavailable."""
-    consumer = Consumer({**for_consumer(address, options), "enable.partition.eof": True})
+    consumer = built(Consumer, {**for_consumer(address, options), "enable.partition.eof": True})
     try:
         first, last = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=ANSWER_TIMEOUT_S)
         start, end = max(start, first), min(end, last)
@@ -173,7 +177,7 @@ def between(address: Address, options: Options, topic: str, start: int, end: int
 
 def end_of(address: Address, options: Options, topic: str) -> int:
     """The offset behind the topic's last message. Blocks. Raises LogUnavailable."""
-    consumer = Consumer(for_consumer(address, options))
+    consumer = built(Consumer, for_consumer(address, options))
     try:
         return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=ANSWER_TIMEOUT_S)[1])
     except KafkaException as error:
@@ -184,7 +188,7 @@ def end_of(address: Address, options: Options, topic: str) -> int:
 
 def committed(address: Address, options: Options, topic: str, group: str) -> int:
     """Where the consumer group goes on reading; 0 if it never read. Blocks. Raises LogUnavailable."""
-    consumer = Consumer({**for_consumer(address, options), "group.id": group})
+    consumer = built(Consumer, {**for_consumer(address, options), "group.id": group})
     try:
         [found] = consumer.committed([TopicPartition(topic, 0)], timeout=ANSWER_TIMEOUT_S)
         return max(found.offset, 0)
@@ -214,9 +218,10 @@ def line_in(message: Message) -> tuple[str, Line]:
 
 
 def replicas(address: Address, options: Options, topic: str) -> int:
-    """How many replicas the topic's partition has; 0 if there is no such topic. Raises LogUnavailable."""
+    """How many replicas the topic's partition has; 0 if there is no such topic. Raises LogUnavailable, ForeignLog."""
+    admin = built(AdminClient, _admin(address, options))
     try:
-        found = AdminClient(_admin(address, options)).list_topics(timeout=ANSWER_TIMEOUT_S).topics.get(topic)
+        found = admin.list_topics(timeout=ANSWER_TIMEOUT_S).topics.get(topic)
     except KafkaException as error:
         raise LogUnavailable(f"no Kafka broker answers at {address.bootstrap}: {error.args[0].str()}") from error
     return len(found.partitions[0].replicas) if found is not None and found.partitions else 0

@@ -43,6 +43,9 @@ _TO_PYTHON: dict[str, tuple[str, Callable[[str], object]]] = {
     "ssl.endpoint.identification.algorithm": ("ssl_check_hostname", lambda text: text.lower() != "none"),
 }
 
+#: Options that a misspelt one may have meant.
+KNOWN = (*_TO_PYTHON, *sorted(_PASSED), "delivery.timeout.ms", "enable.ssl.certificate.verification")
+
 
 class Address(NamedTuple):
     """``brokers``: host:port each, at least one."""
@@ -96,7 +99,7 @@ def parse_options(options: Mapping[str, str]) -> Options:
         elif key in _PASSED or key.startswith(_PASSED_PREFIXES):
             client[key] = value
         else:
-            near = difflib.get_close_matches(key, [*_TO_PYTHON, *_PASSED, "delivery.timeout.ms"], 1)
+            near = difflib.get_close_matches(key, KNOWN, 1)
             raise ForeignLog(f"log option {key} is not known{f'; {near[0]}?' if near else ''}")
     return Options(client, timeout_ms)
 

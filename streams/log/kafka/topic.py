@@ -16,6 +16,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
+from streams.log.kafka.clients import built, check
 from streams.log.kafka.options import MESSAGE_BYTES_MAX, Address, Options, for_admin, for_kafka_python
 from streams.log.port import ForeignLog, LogUnavailable
 
@@ -59,11 +60,12 @@ class Topic(NamedTuple):
 def ensure(address: Address, options: Options) -> Topic:
     """Make the topic unless it is there, and check it.
 
-    Raises LogUnavailable when nobody answers or too few brokers are there to make it, ForeignLog when the topic's
-    settings can't hold a log; the message has the command that mends it.
+    Raises LogUnavailable when nobody answers or too few brokers are there to make it, ForeignLog when an option is
+    wrong (before anybody is asked), or when the topic's settings can't hold a log; the message says what mends it.
     """
     # kafka-python reports each failed connection on the root logger's last resort; our errors say it once
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    check(address, options)
     brokers = reach(address, options)
     try:
         admin = KafkaAdminClient(
@@ -86,7 +88,7 @@ def ensure(address: Address, options: Options) -> Topic:
 
 
 def reach(address: Address, options: Options) -> list[str]:
-    """The brokers that are there, as they say themselves: host:port each. Raises LogUnavailable.
+    """The brokers that are there, as they say themselves: host:port each. Raises LogUnavailable, ForeignLog.
 
     Asked by librdkafka, which closes what it opened: kafka-python leaves sockets behind when nobody answers.
     """
@@ -97,7 +99,7 @@ def reach(address: Address, options: Options) -> list[str]:
             troubles.append(error.str())
 
     config: dict[str, Any] = {**for_admin(address, options), "error_cb": trouble}
-    admin = AdminClient(config)
+    admin = built(AdminClient, config)
     try:
         found = admin.list_topics(timeout=ANSWER_TIMEOUT_MS / 1000)
     except KafkaException as error:
