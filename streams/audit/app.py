@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -114,8 +115,13 @@ def application(
     file: TrailFile | None = None,
     log_id: str = "",
     name: str = "corelog-audit",
+    folder: str = "",
 ) -> tuple[faust.App, Audit]:
-    """The Faust application on a log and its outcomes topic; ``name`` is also its consumer group."""
+    """The Faust application on a log and its outcomes topic; ``name`` is also its consumer group.
+
+    ``folder``: where Faust makes what it wants on the disk; nothing of it is needed afterwards (empty: where it is
+    started).
+    """
     app = faust.App(
         name,
         broker=";".join(f"kafka://{broker}" for broker in address.brokers),
@@ -125,6 +131,7 @@ def application(
         topic_partitions=1,
         consumer_auto_offset_reset="earliest",
         web_enabled=False,
+        datadir=folder or None,
         # an audit that was killed holds its partitions for so long
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 3,
@@ -242,9 +249,11 @@ def run(
     rule = Refusals(limit, int(window_s * 1000))
     try:
         log_id = asyncio.run(founded(log_address, options))
-        app, _ = application(address, parsed, rule, trail_file, log_id, name)
-        logging.getLogger("aiokafka").setLevel(logging.ERROR)
-        faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False).execute_from_commandline()
+        # the tables are in memory and in their changelogs, but Faust makes folders for them all the same
+        with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+            app, _ = application(address, parsed, rule, trail_file, log_id, name, folder)
+            logging.getLogger("aiokafka").setLevel(logging.ERROR)
+            faust.Worker(app, loglevel="WARNING", quiet=True, redirect_stdouts=False).execute_from_commandline()
     finally:
         if trail_file is not None:
             trail_file.close()

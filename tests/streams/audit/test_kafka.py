@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -171,8 +172,13 @@ class App:
     def __init__(self, address: str, file: Path, output: Path) -> None:
         command = [sys.executable, "-m", "streams.audit", "run", address, "--file", str(file), "--limit", "3"]
         self.file = file
+        self.cwd, self.temporary = output.parent / "here", output.parent / "temporary"
+        for folder in (self.cwd, self.temporary):
+            folder.mkdir(exist_ok=True)
+        root = needs.__file__.rsplit("/", 2)[0]
+        env = {**os.environ, "PYTHONPATH": root, "TMPDIR": str(self.temporary)}
         with output.open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=needs.__file__.rsplit("/", 2)[0])
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=self.cwd, env=env)
 
     async def has(self, count: int, output: Path) -> list[dict[str, object]]:
         until_s = time.monotonic() + 90
@@ -227,4 +233,9 @@ async def test_the_application_keeps_the_trail_over_kill_9_and_alerts(
         [alert] = await asyncio.to_thread(alerts, address)
         assert (alert["principal"], alert["refused"], alert["codes"]) == ("token:x", 3, ["forbidden"])
         assert trail == [line for line in await exported(address) if line["outcome"] != "pending"]
+        assert list(apps[1].cwd.iterdir()) == []
+        left = set(apps[1].temporary.iterdir())
         assert apps[1].end(signal.SIGTERM) == 0, output.read_text()[-2000:]
+        # the one that was killed couldn't clean up; this one did
+        assert len(left - set(apps[1].temporary.iterdir())) == 1
+        assert list(apps[1].cwd.iterdir()) == []
