@@ -22,6 +22,14 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "audit": ("node.cli.audit:app", "Who did what and when, from the log on Kafka."),
 }
 USAGE, INTERRUPTED = 2, 130
+#: The script only defines a function: found on fpath it has to be called, sourced it has to be made known.
+_ZSH = """
+if [[ "${funcstack[1]}" == (_corelog|_cyclopts_corelog) ]]; then
+  _cyclopts_corelog "$@"
+else
+  compdef _cyclopts_corelog corelog
+fi
+"""
 
 
 def _version() -> str:
@@ -53,7 +61,8 @@ def build(argv: Sequence[str]) -> App:
 
 def _completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Whose completion.")]) -> None:
     """Print a shell's completion script: corelog completion bash > /etc/bash_completion.d/corelog"""
-    print(build(["completion"]).generate_completion(prog_name="corelog", shell=shell))
+    script = build(["completion"]).generate_completion(prog_name="corelog", shell=shell)
+    print(script + (_ZSH if shell == "zsh" else ""))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
