@@ -183,7 +183,10 @@ def _follow(app: faust.App, topic: Any, handle: Handle, address: Address, option
         recovery: Any = app.tables.recovery  # type: ignore[attr-defined]
         if recovery.completed.is_set() and TP(name, 0) in app.consumer.assignment():
             with contextlib.suppress(LogUnavailable):
-                await whole.looked(await asyncio.to_thread(kafka.end_of, address, options, name))
+                if whole.stands(await asyncio.to_thread(kafka.end_of, address, options, name)):
+                    _logger.info("asked for again: Faust left it out", topic=name, first=whole.next)
+                    # tables can be changed in answer to a message only, so Faust itself must read it again
+                    await app.consumer.seek(TP(name, 0), whole.next)
 
 
 def _plain(message: Any) -> Message:

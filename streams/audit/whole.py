@@ -41,16 +41,11 @@ class Whole:
             if message.offset == self.next:
                 await self._one(message)
 
-    async def looked(self, end: int) -> None:
-        """Called now and then with the partition's end: what didn't come between two calls is read.
-
-        A reader that is just slow is left alone as long as it gets on.
-        """
-        async with self._lock:
-            stands = self.next == self._stood_at
-            if stands:
-                await self._fill(end)
-            self._stood_at = self.next
+    def stands(self, end: int) -> bool:
+        """Whether nothing came since the last call though the partition goes on to ``end``: the reader must go back
+        to ``next``. One that is just slow is left alone as long as it gets on."""
+        before, self._stood_at = self._stood_at, self.next
+        return self.next < end and self.next == before
 
     async def _fill(self, end: int) -> None:
         if self.next < end:
