@@ -30,10 +30,7 @@ class Session(msgspec.Struct):
 
 
 class Sessions(msgspec.Struct):
-    """``by_client`` is ordered by last use (oldest first), which makes eviction cheap and deterministic.
-
-    ``evicted_to``: clients evicted so far were idle since before this event number.
-    """
+    """``by_client`` is ordered by last use (oldest first), which makes eviction cheap and deterministic."""
 
     by_client: dict[str, Session] = {}
 
