@@ -73,7 +73,7 @@ MAKERS: list[Callable[[], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=str)
+@pytest.mark.parametrize("make", MAKERS, ids=range(len(MAKERS)))
 def test_whoever_makes_a_client_names_a_misspelt_option(make: Callable[[], Any]) -> None:
     with pytest.raises(ForeignLog, match=r"sasl\.usernam is not known; sasl\.username\?"):
         make()
