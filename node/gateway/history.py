@@ -119,7 +119,7 @@ async def one(request: Request) -> Response:
 
 
 async def stream(request: Request) -> Response:
-    """Server-sent events: each applied event of the control streams, and of ``kv`` with ``?stream=kv``.
+    """Server-sent events: each event on the log; ``stream``, ``subject`` and ``type`` narrow it.
 
     ``Last-Event-ID`` (or ``?from=``) resumes after that position; without it, from now on. Beyond the end nothing can
     be resumed: 400, as what isn't a position.
