@@ -23,6 +23,8 @@ from actors.supervision.system import System, backoff_s
 #: The main process looks at all loops' beats this often, and kills one that stood still for OVERDUE_LOOKS of them.
 LOOK_S = 1.0
 OVERDUE_LOOKS = 30
+#: One that was to be forked and never began (a message of Thespian's can be lost) is noticed sooner.
+UNBEGUN_LOOKS = 10
 #: Who is stopped last: it says that the machine leaves.
 LAST = "coordination"
 
@@ -183,6 +185,9 @@ class Supervisor:
             pid = self.board.read(slot).pid
             if pid and not _alive(pid):
                 return f"the node's {name} (process {pid}) was killed"
+        unbegun_s = time.monotonic() - self._built_s
+        if self._system is not None and not self.board.read(ROOT).pid and unbegun_s > UNBEGUN_LOOKS * LOOK_S:
+            return f"the node's root actor has not begun after {unbegun_s:.0f} s"
         return ""
 
     def _down(self, reason: str) -> None:
@@ -213,7 +218,8 @@ class Supervisor:
             before, still = self._beats.get(slot, (-1, 0))
             still = still + 1 if beats == before and note.state != "ended" else 0
             self._beats[slot] = (beats, still)
-            if still >= OVERDUE_LOOKS and self._system is not None:
+            overdue = OVERDUE_LOOKS if note.pid else min(OVERDUE_LOOKS, UNBEGUN_LOOKS)
+            if still >= overdue and self._system is not None:
                 self._logger.error("an actor's loop stands still; it is killed", actor=spec.name, pid=note.pid)
                 self._beats[slot] = (beats, 0)
                 if note.pid and _alive(note.pid):

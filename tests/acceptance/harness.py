@@ -88,7 +88,10 @@ class Node:
                 raise AssertionError(f"corelog up ended with {self.process.returncode}:\n{self.output.read_text()}")
             return self.http("GET", "/health")[0] == 200 and self.kv("GET", "/health")[0] == 200
 
-        until(healthy, says="a healthy node")
+        try:
+            until(healthy, says="a healthy node")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said:\n{self.output.read_text()}") from error
 
     def kill(self) -> None:
         """SIGKILL to the whole process group, as a person does with kill -9 -PGID."""

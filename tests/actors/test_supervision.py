@@ -45,6 +45,19 @@ def port():
     from actors.supervision.system import free_port
     return ports.pop(0) if ports else free_port()
 alone = "ALONE" in os.environ
+if lost := os.environ.get("LOSE"):
+    # the first message of this kind never arrives
+    from actors.supervision import system
+    owner, verb = (system.System, "tell") if lost == "StartAll" else (system.Root, "send")
+    arrives = getattr(owner, verb)
+    def send(self, *arguments):
+        global lost
+        if type(arguments[-1]).__name__ == lost:
+            lost = ""
+            return
+        arrives(self, *arguments)
+    setattr(owner, verb, send)
+    module.LOOK_S = 0.1
 setting = Setting(machine="5" * 32, nonce="n", boot_id="b", folder=folder, log=log, log_id=log_id, alone=alone)
 actors = [Spec(*spec.split("=")) for spec in specs]
 node = Supervisor(actors, setting, one_process == "1", port=port)
@@ -87,6 +100,7 @@ class Node:
         looks: int = 30,
         ports: str = "",
         alone: bool = True,
+        lose: str = "",
     ) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -107,7 +121,7 @@ class Node:
             text=True,
             cwd=Path(__file__).parents[2],
             start_new_session=True,
-            env={**os.environ, "ALONE": "1"} if alone else None,
+            env={**os.environ, "LOSE": lose} | ({"ALONE": "1"} if alone else {}),
         )
 
     def state(self) -> dict[str, Any]:
@@ -333,6 +347,14 @@ def test_a_failure_that_no_restart_mends_is_told_and_not_repeated(start: Callabl
     state = node.until(lambda state: bool(state.get("failed")))
     assert state["actors"]["a"]["words"] == "Refused: another node has this machine id"
     assert node.say("status") == "[('a', 0), ('b', 0)]"
+
+
+@pytest.mark.parametrize("lost", ["StartAll", "Start"])
+def test_the_node_comes_up_also_when_a_message_of_its_start_is_lost(start: Callable[..., Node], lost: str) -> None:
+    node = start(GOOD, "b=tests.actors.little:good", lose=lost)
+    node.live()
+    assert node.say("stop") == "stopped True"
+    node.gone()
 
 
 def test_a_loop_that_stands_still_is_killed_and_replaced(start: Callable[..., Node]) -> None:
