@@ -61,7 +61,8 @@ class DataFolder:
             try:
                 self._check_space()
                 self.machine = self._machine_id()
-                self._once("token", secrets.token_urlsafe(32))
+                # Hex: one of base64 may begin with "-", and `--token` would take it for the next option.
+                self._once("token", secrets.token_hex(32))
                 (self.path / "run").mkdir(mode=0o700, exist_ok=True)
                 self._sign()
             except BaseException:

@@ -18,6 +18,8 @@ from urllib.error import URLError
 from tests.acceptance.harness import CORELOG, ROOT, Result, free_port, http, until
 
 PROJECT = "corelog-shows"
+#: Beside one that a person has up, and the contract's.
+NET = "10.213.78"
 NODES = ("node1", "node2", "node3")
 BROKERS = ("kafka1", "kafka2", "kafka3")
 #: Published ports by the variable that moves them.
@@ -53,7 +55,7 @@ class Cluster:
         else:
             taken = not all(_free(port) for port in PORTS.values())
             self.ports = {name: free_port() for name in PORTS} if taken else dict(PORTS)
-        self.env = {**os.environ, **{name: str(port) for name, port in self.ports.items()}}
+        self.env = {**os.environ, "CORELOG_NET": NET, **{name: str(port) for name, port in self.ports.items()}}
         self._tokens: dict[str, str] = {}
 
     # -- the whole ----------------------------------------------------------------------------------------------

@@ -132,6 +132,7 @@ class Composed:
         self.project = f"corelog-test-{secrets.token_hex(4)}"
         self.ports = [free_port() for _ in range(3)]
         self.env = os.environ | {f"CORELOG_KAFKA{index + 1}_PORT": str(port) for index, port in enumerate(self.ports)}
+        self.env |= {"CORELOG_NET": "10.213.79"}
 
     def compose(self, *arguments: str) -> str:
         done = subprocess.run(

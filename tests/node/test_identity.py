@@ -53,6 +53,7 @@ def test_ids_are_made_once_and_kept(tmp_path: Path) -> None:
         assert len(first.machine) == 32
         assert first.previous_nonce == ""
         token = (tmp_path / "data" / "token").read_text()
+        assert set(token) <= set("0123456789abcdef\n"), "an option's value never begins with a dash"
         first.join("a" * 32)
     with DataFolder(tmp_path / "data") as second:
         assert second.machine == first.machine
