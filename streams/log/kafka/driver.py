@@ -110,11 +110,11 @@ class KafkaLog:
         await asyncio.to_thread(self._delete, min(before, end))
 
     def _delete(self, before: int) -> None:
-        admin = AdminClient(self._asking)
         where = TopicPartition(self._address.topic, 0, before)
         try:
-            for future in admin.delete_records([where], request_timeout=ASK_TIMEOUT_S * 3).values():
-                future.result()
+            with AdminClient(self._asking) as admin:
+                for future in admin.delete_records([where], request_timeout=ASK_TIMEOUT_S * 3).values():
+                    future.result()
         except KafkaException as error:
             raise LogUnavailable(f"{self._address} could not be trimmed: {error.args[0].str()}") from error
 

@@ -99,12 +99,12 @@ def reach(address: Address, options: Options) -> list[str]:
             troubles.append(error.str())
 
     config: dict[str, Any] = {**for_admin(address, options), "error_cb": trouble}
-    admin = built(AdminClient, config)
-    try:
-        found = admin.list_topics(timeout=ANSWER_TIMEOUT_MS / 1000)
-    except KafkaException as error:
-        admin.poll(0)
-        raise _nobody(address, troubles[-1] if troubles else error.args[0].str()) from error
+    with built(AdminClient, config) as admin:
+        try:
+            found = admin.list_topics(timeout=ANSWER_TIMEOUT_MS / 1000)
+        except KafkaException as error:
+            admin.poll(0)
+            raise _nobody(address, troubles[-1] if troubles else error.args[0].str()) from error
     return [f"{broker.host}:{broker.port}" for broker in found.brokers.values()]
 
 

@@ -354,26 +354,11 @@ class Writer:
                 return False, "the partition has no leader"
             if len(partition.isrs) < self._min_insync:
                 return False, f"{len(partition.isrs)} replica in sync, {self._min_insync} are needed"
-            return self._controller()
+            return controller(self._admin_config, topic)
         except KafkaException as error:
             return False, str(error.args[0].str() if error.args else error)
         except RuntimeError:  # it was abandoned meanwhile; the next look asks its successor
             return False, "the producer was abandoned"
-
-    def _controller(self) -> tuple[bool, str]:
-        admin = AdminClient(self._admin_config)
-        asked = admin.create_topics(
-            [NewTopic(self._address.topic, 1, 1)], validate_only=True, request_timeout=PROBE_TIMEOUT_S
-        )
-        try:
-            asked[self._address.topic].result(PROBE_TIMEOUT_S + 1)
-        except KafkaException as error:
-            if error.args[0].code() in _CONTROLLER_ANSWERED:
-                return True, ""
-            return False, f"no controller: {error.args[0].str()}"
-        except TimeoutError:
-            return False, "no controller: no answer"
-        return True, ""
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -390,6 +375,23 @@ class Writer:
         await self._end_line(self._line, "the log was closed")
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def controller(config: dict[str, Any], topic: str) -> tuple[bool, str]:
+    """Whether the controller answers, and if not why: a creation of what is there is validated. Blocks for some 3 s.
+
+    The client is closed here: one that is left to the garbage collector takes seconds to end in whatever thread that
+    runs in, the loop's too.
+    """
+    with AdminClient(config) as admin:
+        asked = admin.create_topics([NewTopic(topic, 1, 1)], validate_only=True, request_timeout=PROBE_TIMEOUT_S)
+        try:
+            error = asked[topic].exception(PROBE_TIMEOUT_S + 1)
+        except TimeoutError:
+            return False, "no controller: no answer"
+    if isinstance(error, KafkaException) and error.args[0].code() not in _CONTROLLER_ANSWERED:
+        return False, f"no controller: {error.args[0].str()}"
+    return True, ""
 
 
 def _messages(records: Sequence[Record]) -> tuple[list[tuple[Parts, int]], int]:
