@@ -1,6 +1,12 @@
 """Fixtures of all tests, and which of them one process of a parallel run must have together."""
 
+import signal
+
 import pytest
+
+# What a script starts in the background ignores Ctrl-C, and so would all that the tests start and end by it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.cluster.parts"]
 
