@@ -179,6 +179,18 @@ def restore(
     return Replica(make())
 
 
+def oldest(folder: Path, make: Callable[[], Fold], log_id: str, at_least: int) -> Replica | None:
+    """The oldest whole snapshot of this log at or above offset ``at_least``; None if there is none."""
+    for path in files(folder):
+        try:
+            head = head_of(path)
+            if head.log_id == log_id and head.offset >= at_least:
+                return load(path, make)
+        except DamagedSnapshot:
+            continue  # who restores at a start names it
+    return None
+
+
 def prune(folder: Path) -> list[Path]:
     """Delete what needn't be kept (see EVENTS_APART) and temporary files of the dead; returns the deleted."""
     kept: list[Path] = files(folder)

@@ -64,6 +64,9 @@ class Common:
     timeout: float = 60.0
 
 
+#: The instant that a read is of.
+At = Annotated[str | None, Parameter(name="--at", help="As of a position (1234.7) or a time ('2 minutes ago').")]
+
 #: Used as the default of each command's ``common`` parameter.
 COMMON = Common()
 

@@ -3,8 +3,7 @@
 from cyclopts import App
 
 from . import output
-from .client import COMMON, Client, Common
-from .kv import At
+from .client import COMMON, At, Client, Common
 
 app = App(name="cluster", help="The cluster as a whole.")
 

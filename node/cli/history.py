@@ -4,8 +4,7 @@ import json
 import sys
 from typing import Literal
 
-from .client import COMMON, FALSE, Client, Common
-from .kv import At
+from .client import COMMON, FALSE, At, Client, Common
 from .output import clock_time, colored, dim, paint
 
 
@@ -33,8 +32,13 @@ def diff(span: str, *, common: Common = COMMON) -> None:
 
     Exits with 1 when there is a difference, 0 when there is none.
     """
+    differences(span, None, common)
+
+
+def differences(span: str, below: str | None, common: Common) -> None:
+    """Print what differs, of everything or only of the keys at and below one; exits with 1 when something does."""
     start, dots, end = span.partition("..")
-    changes = Client(common).get("/v1/diff", {"from": start, "to": end if dots else None})
+    changes = Client(common).get("/v1/diff", {"from": start, "to": end if dots else None, "below": below})
     if common.output in ("json", "jsonl"):
         print(json.dumps(changes, indent=2))
     else:

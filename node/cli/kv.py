@@ -7,12 +7,11 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
-from .client import COMMON, DOING, NOT_FOUND, Client, Common, Doing, Failure, note
-from .output import show
+from .client import COMMON, DOING, NOT_FOUND, At, Client, Common, Doing, Failure, note
+from .history import differences
+from .output import clock_time, show
 
 app = App(name="kv", help="Read and write keys.")
-
-At = Annotated[str | None, Parameter(name="--at", help="As of a position (1234.7) or a time ('2 minutes ago').")]
 
 
 def _path(key: str) -> str:
@@ -193,3 +192,46 @@ def watch(
             print(json.dumps(event), flush=True)
         else:
             print(f"{event['action']}  {node['key']}  {node.get('value', '')}", flush=True)
+
+
+@app.command
+def history(
+    key: str,
+    *,
+    recursive: Annotated[bool, Parameter(["-r", "--recursive"])] = False,
+    from_: Annotated[str | None, Parameter(name="--from", help="After this position or time.")] = None,
+    to: Annotated[str | None, Parameter(help="Up to this position or time.")] = None,
+    limit: Annotated[int, Parameter(["-n", "--limit"], help="The newest so many.")] = 100,
+    common: Common = COMMON,
+) -> None:
+    """Print each change of a key (with -r: and of all below it): when, what, by whom, and where in the log."""
+    query = {"recursive": "true" if recursive else None, "from": from_, "to": to, "limit": limit}
+    rows = Client(common).get("/v1/history/" + quote(key.strip("/")), query)
+    if not rows:
+        raise Failure(f"the log tells of no such change of /{key.strip('/')}", NOT_FOUND)
+    _told(rows, ("position", "time", "action", "key", "value", "by"), common)
+
+
+@app.command
+def blame(prefix: str = "/", *, at: At = None, common: Common = COMMON) -> None:
+    """Print of each key that is there, at and below one, who set it last, when, and where in the log."""
+    rows = Client(common).get("/v1/blame/" + quote(prefix.strip("/")), {"at": at})
+    _told(rows, ("key", "value", "by", "time", "position"), common)
+
+
+@app.command
+def diff(span: str, key: str = "/", *, common: Common = COMMON) -> None:
+    """What differs at and below a key between two instants: A..B (positions or times), or A.. for until now.
+
+    Exits with 1 when there is a difference, 0 when there is none.
+    """
+    differences(span, key, common)
+
+
+def _told(rows: list[dict[str, Any]], columns: tuple[str, ...], common: Common) -> None:
+    """Changes as rows: on a table the time of a clock, and whoever asked (of an expiry: the master's term)."""
+    if common.output in ("table", "wide", "name"):
+        for row in rows:
+            row["time"] = clock_time(row["time_ms"]) if "time_ms" in row else ""
+            row["by"] = row.get("principal") or (f"master of term {row['term']}" if row.get("term") else "")
+    show(rows, columns, common, ("previous", "index", "client", "writer", "correlation"), "key")

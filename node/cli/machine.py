@@ -5,8 +5,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from . import output
-from .client import COMMON, DOING, USAGE, Client, Common, Doing, Failure, segment
-from .kv import At
+from .client import COMMON, DOING, USAGE, At, Client, Common, Doing, Failure, segment
 
 app = App(name="machine", help="Machines: list, drain, label, remove.")
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from . import output
-from .client import COMMON, CONFLICT, DOING, NOT_FOUND, Client, Common, Doing, Failure, note, segment
-from .kv import At
+from .client import COMMON, CONFLICT, DOING, NOT_FOUND, At, Client, Common, Doing, Failure, note, segment
 
 app = App(name="unit", help="Units: submit, start, stop, list, journal.")
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from . import output
-from .client import COMMON, CONFLICT, DOING, NOT_FOUND, Client, Common, Doing, Failure, note, segment
-from .kv import At
+from .client import COMMON, CONFLICT, DOING, NOT_FOUND, At, Client, Common, Doing, Failure, note, segment
 
 app = App(name="update", help="Publish, stage, switch and roll back versions.")
 

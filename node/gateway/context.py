@@ -16,7 +16,7 @@ from actors.host import IDLE, Now, Plan
 from actors.setting import Setting
 from actors.shell import Shell
 from streams.events.base import Data, Event, say
-from streams.history.at import BadInstant, parse_instant, state_at
+from streams.history.at import BadInstant, Instant, from_the_oldest, parse_instant, state_at
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied, Fold, Replica
 
@@ -85,8 +85,8 @@ class Context:
 
     async def past(self, text: str, make: Callable[[], Fold], name: str) -> Replica:
         """The state of a fold as of ``text``. Raises Problem 400 when it can't be understood or lies ahead."""
+        instant = self.instant(text)
         try:
-            instant = parse_instant(text, time.time_ns() // 1_000_000)
             return await state_at(
                 self.shell.log,
                 make,
@@ -94,6 +94,25 @@ class Context:
                 snapshots_folder=self.folder / "snapshots" / name,
                 log_id=self.setting.log_id,
             )
+        except BadInstant as error:
+            raise Problem(400, "bad-instant", str(error)) from error
+
+    def instant(self, text: str) -> Instant:
+        """Raises Problem 400."""
+        try:
+            return parse_instant(text, time.time_ns() // 1_000_000)
+        except BadInstant as error:
+            raise Problem(400, "bad-instant", str(error)) from error
+
+    async def replayed(
+        self, upto: str | None, make: Callable[[], Fold], name: str, seen: Callable[[list[Applied]], None]
+    ) -> Replica:
+        """All that is kept of the log, up to an instant (None: now), shown to ``seen``. Raises Problem 400."""
+        log = self.shell.log
+        start = await from_the_oldest(log, make, self.folder / "snapshots" / name, self.setting.log_id)
+        instant = None if upto is None else self.instant(upto)
+        try:
+            return await state_at(log, make, instant, start=start, seen=seen)
         except BadInstant as error:
             raise Problem(400, "bad-instant", str(error)) from error
 

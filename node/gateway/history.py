@@ -202,16 +202,24 @@ async def get_why(request: Request) -> Response:
 
 
 async def get_diff(request: Request) -> Response:
-    """What differs between ``from`` and ``to`` (positions or times; ``to`` defaults to now), of the whole state."""
+    """What differs between ``from`` and ``to`` (positions or times; ``to`` defaults to now), of the whole state.
+
+    ``below``: only keys, those at and below it.
+    """
     here = context(request)
     query = request.query_params
     if not query.get("from"):
         raise Problem(400, "from-missing", "diff needs from=POSITION|TIME")
+    below = query.get("below")
     changes: list[dict[str, Any]] = []
     for name, make in FOLDS.items():
+        if below is not None and name != "kv":
+            continue
         before = await here.past(query["from"], make, name)
         after = await here.past(query.get("to") or "now", make, name)
         left, right = plain_state(before.fold), plain_state(after.fold)
+        if below is not None:
+            left, right = _at_and_below(left, below), _at_and_below(right, below)
         changes += [change.plain() for change in diff(left, right, (name,)) if not _is_noise(change.path)]
     return plain(changes)
 
@@ -232,6 +240,12 @@ def plain_state(fold: Any) -> Any:
         tree = fold.look("/", recursive=True)
         return dict(_flat(tree["node"])) if tree else {}
     return msgspec.to_builtins(fold.state)
+
+
+def _at_and_below(keys: dict[str, Any], key: str) -> dict[str, Any]:
+    key = "/" + key.strip("/")
+    below = key.rstrip("/") + "/"
+    return {name: value for name, value in keys.items() if name == key or name.startswith(below)}
 
 
 def _flat(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from streams.events.update import Publish
 
-from . import history, kv, machines, metrics, snapshotting, units, updates
+from . import history, keyhistory, kv, machines, metrics, snapshotting, units, updates
 from .context import context, plain
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -80,7 +80,24 @@ CALLS = [
     Call("POST", "/v1/log/snapshot", snapshotting.on_request),
     Call("GET", "/v1/log/{position}", history.one),
     Call("GET", "/v1/why/{kind}/{name:path}", history.get_why, {"at": "as of a position or a time"}),
-    Call("GET", "/v1/diff", history.get_diff, {"from": "position or time", "to": "position or time (now)"}),
+    Call(
+        "GET",
+        "/v1/diff",
+        history.get_diff,
+        {"from": "position or time", "to": "position or time (now)", "below": "only keys, at and below this one"},
+    ),
+    Call(
+        "GET",
+        "/v1/history/{key:path}",
+        keyhistory.changes,
+        {
+            "recursive": "true: also of all below",
+            "from": "after this position or time",
+            "to": "up to this position or time (now)",
+            "limit": "the newest so many (100)",
+        },
+    ),
+    Call("GET", "/v1/blame/{key:path}", keyhistory.blame, {"at": "as of a position or a time"}),
     Call("GET", "/v1/state", history.get_state, _AT),
     Call("GET", "/health", metrics.health),
     Call("GET", "/metrics", metrics.metrics),

@@ -1,5 +1,6 @@
 """Any state of the past: the nearest snapshot before it, then the tail. ``--at`` everywhere is this one function."""
 
+import asyncio
 import datetime
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -61,6 +62,20 @@ async def entries(log: Log, start: int, end: int) -> AsyncGenerator[list[Entry],
             yield batch
 
 
+async def from_the_oldest(log: Log, make: Callable[[], Fold], folder: Path, log_id: str) -> Replica:
+    """The state before all that is kept of the log: empty, or if it was trimmed the oldest snapshot it goes on from.
+
+    Raises LogTruncated when there is none.
+    """
+    first = await log.first()
+    if first == 0:
+        return Replica(make())
+    replica = await asyncio.to_thread(snapshots.oldest, folder, make, log_id, first - 1)
+    if replica is None:
+        raise LogTruncated(f"the log starts at {first} and no snapshot is kept that it goes on from")
+    return replica
+
+
 async def state_at(
     log: Log,
     make: Callable[[], Fold],
@@ -68,12 +83,15 @@ async def state_at(
     *,
     snapshots_folder: Path | None = None,
     log_id: str = "",
+    start: Replica | None = None,
     seen: Callable[[list[Applied]], None] | None = None,
 ) -> Replica:
     """The state as it was at an instant (None: now): events up to and including the position, or the time.
 
     TIME means: before the first record that lifts the running maximum of record times above it. A position in
     mid-record applies the whole record's earlier events and the named one: a record is folded event by event.
+    ``start``: replayed from here (see :func:`from_the_oldest`), without a look at snapshots. ``seen``: gets each
+    record's events.
     Raises BadInstant beyond the end, LogTruncated when neither log nor snapshot reaches that far back.
     """
     end = await log.end()
@@ -81,8 +99,8 @@ async def state_at(
     offset = instant.offset if isinstance(instant, Position) else None
     if offset is not None and offset >= end:
         raise BadInstant(f"position {instant} lies beyond the end of the log, whose last record is {end - 1}")
-    replica = Replica(make())
-    if snapshots_folder is not None and seen is None:
+    replica = start or Replica(make())
+    if snapshots_folder is not None and start is None and seen is None:
         replica = snapshots.restore(
             snapshots_folder,
             make,

@@ -1,15 +1,18 @@
 """Instants, differences and causes."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.events import log as says
 from streams.events import say
-from streams.history.at import BadInstant, parse_instant, state_at
+from streams.history.at import BadInstant, from_the_oldest, parse_instant, state_at
 from streams.history.diff import ABSENT, diff
 from streams.history.why import why
 from streams.log.memory import MemoryLog
+from streams.log.port import LogTruncated
 from streams.records import Position
 from streams.snapshots import write
 from tests.folds import LOG, Counting, Writer, opened, put
@@ -122,3 +125,20 @@ async def test_why_tells_the_chain_down_to_the_principal() -> None:
     assert [str(step.position) for step in steps] == ["2.0", "3.0", "4.0"]
     assert "token:ops" in steps[-1].words
     assert await why(memory, Counting, "key", "/nothing") == []
+
+
+async def test_a_trimmed_log_is_told_from_its_oldest_snapshot_on(tmp_path: Path) -> None:
+    memory = memory_log()
+    seen: list[str] = []
+    for offset in (3, 5, 7):
+        write(tmp_path, await state_at(memory, Counting, Position(offset, 1)))
+    await memory.trim(5)
+    start = await from_the_oldest(memory, Counting, tmp_path, LOG)
+    assert start.offset == 5
+    replica = await state_at(
+        memory, Counting, start=start, seen=lambda batch: seen.extend(str(one.position) for one in batch)
+    )
+    assert seen == [f"{offset}.{index}" for offset in (6, 7, 8, 9) for index in (0, 1)]
+    assert len(replica.fold.keys) == 16  # type: ignore[attr-defined]
+    with pytest.raises(LogTruncated, match="starts at 5"):
+        await from_the_oldest(memory, Counting, tmp_path / "none", LOG)

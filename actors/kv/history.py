@@ -1,0 +1,52 @@
+"""Who changed a key, when, and what it was before: what an event did to the v2 store, told as plain data. Pure."""
+
+from typing import Any
+
+from actors.kv.v2.nodes import Change, File, change_of, shown
+from streams.outcomes import Accepted
+from streams.replay import Applied
+
+Row = dict[str, Any]
+
+#: What takes a directory away takes all below it along, and is told of the directory alone.
+_TAKEN = frozenset({"delete", "expire"})
+
+
+def change(applied: Applied) -> Change | None:
+    """The change that an event of stream ``kv`` made; None if it made none or was refused."""
+    outcome = applied.outcome
+    if applied.record.stream != "kv" or not isinstance(outcome, Accepted) or outcome.result is None:
+        return None
+    return change_of(outcome.result)
+
+
+def concerns(made: Change, key: str, recursive: bool) -> bool:
+    """Whether a change is one of ``key`` (cleaned, the root is ""), or with ``recursive`` of anything below it."""
+    _, action, changed, *_ = made
+    if changed == key or (recursive and changed.startswith(key + "/")):
+        return True
+    return action in _TAKEN and key.startswith(changed + "/")
+
+
+def row(applied: Applied, made: Change) -> Row:
+    """A change with its place in the log and who made it. ``value`` and ``previous``: None of what isn't a file."""
+    index, action, key, node, prev, time_ms, refresh = made
+    event, record = applied.event, applied.record
+    return {
+        "position": str(applied.position),
+        "time_ms": time_ms,
+        "action": "refresh" if refresh else action,
+        "key": shown(key),
+        "value": _value(node),
+        "previous": _value(prev),
+        "index": index,
+        "principal": event.principal,
+        "client": event.client,
+        "writer": record.writer,
+        "term": event.term,
+        "correlation": event.correlation,
+    }
+
+
+def _value(node: File | None) -> str | None:
+    return None if node is None or node.value is None else shown(node.value)
