@@ -104,15 +104,18 @@ class Context:
         except BadInstant as error:
             raise Problem(400, "bad-instant", str(error)) from error
 
+    async def oldest(self, make: Callable[[], Fold], name: str) -> Replica:
+        """Where a replay of all that is kept of the log begins. Raises LogTruncated (a problem with 410)."""
+        return await from_the_oldest(self.shell.log, make, self.folder / "snapshots" / name, self.setting.log_id)
+
     async def replayed(
         self, upto: str | None, make: Callable[[], Fold], name: str, seen: Callable[[list[Applied]], None]
     ) -> Replica:
         """All that is kept of the log, up to an instant (None: now), shown to ``seen``. Raises Problem 400."""
-        log = self.shell.log
-        start = await from_the_oldest(log, make, self.folder / "snapshots" / name, self.setting.log_id)
         instant = None if upto is None else self.instant(upto)
+        start = await self.oldest(make, name)
         try:
-            return await state_at(log, make, instant, start=start, seen=seen)
+            return await state_at(self.shell.log, make, instant, start=start, seen=seen)
         except BadInstant as error:
             raise Problem(400, "bad-instant", str(error)) from error
 

@@ -18,7 +18,6 @@ from streams.history.at import entries
 from streams.history.diff import diff
 from streams.history.why import KINDS, why
 from streams.records import Entry, Position, parse
-from streams.replay import Replica
 
 from .context import context, plain, read
 from .problem import Problem
@@ -161,8 +160,8 @@ async def audit(request: Request) -> Response:
     log = here.shell.log
     out: list[bytes] = []
     for name in ("control", "kv"):
-        replica = Replica(FOLDS[name]())
-        async for batch in entries(log, 0, await log.end()):
+        replica = await here.oldest(FOLDS[name], name)
+        async for batch in entries(log, replica.offset + 1, await log.end()):
             for entry in batch:
                 out += [
                     msgspec.json.encode(audit_line(applied))
@@ -184,7 +183,7 @@ async def get_why(request: Request) -> Response:
     if kind not in KINDS:
         raise Problem(404, "unknown-kind", f"{kind!r}: why takes {', '.join(KINDS)}")
     here = context(request)
-    make = FOLDS["kv" if kind == "key" else "control"]
+    fold = "kv" if kind == "key" else "control"
     if kind == "machine":
         from .machines import _resolve
 
@@ -195,7 +194,8 @@ async def get_why(request: Request) -> Response:
     if text := request.query_params.get("at"):
         replica = await here.past(text, ControlFold, "control")
         end = replica.offset + 1
-    steps = await why(here.shell.log, make, kind, name, end)
+    start = await here.oldest(FOLDS[fold], fold)
+    steps = await why(here.shell.log, FOLDS[fold], kind, name, end, start)
     if not steps:
         raise Problem(404, "never-heard-of", f"the log says nothing of {kind} {name!r}")
     return plain([step.plain() for step in steps])

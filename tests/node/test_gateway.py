@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from actors.control import ControlFold
+from actors.folds import FOLDS
 from actors.host import Host
 from actors.setting import Setting
 from actors.shell import Shell
@@ -17,10 +18,12 @@ from node.gateway.access import Access
 from node.gateway.context import Context, Passive
 from node.gateway.routes import CALLS, document
 from node.gateway.server import application
+from streams.history.at import state_at
 from streams.log.founding import found
 from streams.log.memory import MemoryLog
 from streams.log.port import LogUnavailable
 from streams.replay import Replica
+from streams.snapshots import write
 
 UNIT = "[Service]\nExecStart=/bin/sleep 9\n"
 
@@ -191,6 +194,24 @@ async def test_why_goes_down_to_the_principal(gateway: Gateway) -> None:
         steps = (await client.get("/v1/why/unit/a.service")).json()
         assert steps[0]["principal"] == "uid:7"
         assert "uid:7" in steps[0]["words"]
+
+
+async def test_a_trimmed_log_is_told_from_its_oldest_snapshot_on(gateway: Gateway) -> None:
+    async with gateway.client("uid:7") as client:
+        await client.put("/v1/units/a.service", json={"content": UNIT, "desired": "launched"})
+        kept = [(name, await state_at(gateway.log, make)) for name, make in FOLDS.items()]
+        await client.put("/v1/units/b.service", json={"content": UNIT, "desired": "launched"})
+        await gateway.log.trim(kept[0][1].offset + 1)
+        for path in ("why/unit/b.service", "log/audit", "history/x", "blame/"):
+            problem(await client.get(f"/v1/{path}"), 410, "log-truncated")
+        for name, replica in kept:
+            (gateway.folder / "snapshots" / name).mkdir(parents=True)
+            write(gateway.folder / "snapshots" / name, replica)
+        assert (await client.get("/v1/why/unit/b.service")).json()[0]["principal"] == "uid:7"
+        (line,) = (await client.get("/v1/log/audit")).text.splitlines()
+        assert json.loads(line)["subject"] == "b.service"
+        for path in ("history/x", "blame/"):
+            assert (await client.get(f"/v1/{path}")).json() == []
 
 
 async def test_foreign_and_undecodable_records_are_shown_as_such(gateway: Gateway) -> None:
