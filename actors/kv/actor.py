@@ -13,10 +13,11 @@ from typing import Any
 from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
+from actors.kv import history
 from actors.kv.decide import COUNT_S, Countdowns
 from actors.kv.port import Port
 from actors.kv.state import KvFold
-from actors.kv.v2.nodes import Change, change_of
+from actors.kv.v2.nodes import Change
 from actors.outcomes import Told, nobody, telling
 from actors.running import until_stop
 from actors.setting import Setting, Signals
@@ -24,7 +25,6 @@ from actors.shell import Shell
 from streams.events import kv as says
 from streams.events import log as log_says
 from streams.events.base import Event, say
-from streams.outcomes import Accepted
 from streams.replay import Applied, Replica
 
 
@@ -57,11 +57,7 @@ class Kv:
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
         # also while a new incarnation is being opened: watchers wait for every change
-        changes = [
-            change_of(one.outcome.result)
-            for one in batch
-            if one.record.stream == "kv" and isinstance(one.outcome, Accepted) and one.outcome.result is not None
-        ]
+        changes = [made for one in batch if one.record.stream == "kv" and (made := history.change(one)) is not None]
         fold = _fold(replica)
         if fold.cluster.election.term != self._term:
             self._term = fold.cluster.election.term

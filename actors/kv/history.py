@@ -3,6 +3,7 @@
 from typing import Any
 
 from actors.kv.v2.nodes import Change, File, change_of, shown
+from streams.events import kv3
 from streams.outcomes import Accepted
 from streams.replay import Applied
 
@@ -13,9 +14,11 @@ _TAKEN = frozenset({"delete", "expire"})
 
 
 def change(applied: Applied) -> Change | None:
-    """The change that an event of stream ``kv`` made; None if it made none or was refused."""
+    """The change that an event of stream ``kv`` made to v2's keys; None if it made none or was refused."""
     outcome = applied.outcome
     if applied.record.stream != "kv" or not isinstance(outcome, Accepted) or outcome.result is None:
+        return None
+    if applied.event.data.__module__ == kv3.__name__:
         return None
     return change_of(outcome.result)
 

@@ -1,6 +1,9 @@
-"""The ``kv`` fold: etcd's v2 keys, and of the cluster what the kv replica needs (the election, who serves)."""
+"""The ``kv`` fold: etcd's v2 keys, its v3 keys, and of the cluster what the kv replica needs.
+
+That is the election, and who serves."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -11,8 +14,11 @@ from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import get_json
 from actors.kv.v2.nodes import Change, Dir, File, clean, plain_change, shown, text_of
 from actors.kv.v2.store import Store
+from actors.kv.v3.store import LINE as V3_LINE
+from actors.kv.v3.store import Store as V3Store
 from streams.events import cluster as cluster_says
 from streams.events import kv as says
+from streams.events import kv3 as v3_says
 from streams.events.base import Blob, Event
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 from streams.records import Record
@@ -38,7 +44,8 @@ class Cluster(msgspec.Struct):
 
 
 class KvFold:
-    """``cluster`` and ``store`` (v2). ``counts``: outcomes by verb since this process began; informative only."""
+    """``cluster``, ``store`` (v2) and ``v3``. ``counts``: outcomes by verb since this process began;
+    informative only."""
 
     name = "kv"
     streams = frozenset({"kv", "cluster"})
@@ -46,6 +53,7 @@ class KvFold:
     def __init__(self) -> None:
         self.cluster = Cluster()
         self.store = Store()
+        self.v3 = V3Store()
         self.counts: dict[str, int] = {}
 
     def guard(self, event: Event, context: Context) -> Outcome | None:
@@ -53,6 +61,8 @@ class KvFold:
 
     def evolve(self, event: Event, context: Context) -> Outcome:
         data, time_ms = event.data, context.record.time_ms
+        if data.__module__ == v3_says.__name__:
+            return self.v3.evolve(event, context.record.offset)
         match data:
             case says.Put() | says.Set() | says.Append() | says.Delete():
                 return self._command(event, time_ms)
@@ -166,12 +176,15 @@ class KvFold:
 
     def encode(self) -> Iterator[bytes]:
         yield msgspec.json.encode(self.cluster, order="deterministic") + b"\n"
+        yield from self.v3.encode()
         yield from self.store.encode()
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         lines = _lines(chunks)
         self.cluster = msgspec.json.decode(next(lines), type=Cluster)
-        self.store.restore(lines)
+        rest: list[bytes] = []
+        self.v3.restore(_until_other(lines, rest))
+        self.store.restore(chain(rest, lines))
 
 
 def _made(key: str, dirs: dict[str, Dir]) -> bool:
@@ -199,6 +212,15 @@ def _verb(data: object) -> str:
             return "compareAndDelete" if data.prev_index or data.prev_value else "delete"
         case _:
             return "create"
+
+
+def _until_other(lines: Iterator[bytes], rest: list[bytes]) -> Iterator[bytes]:
+    """The lines of the v3 store; the first one behind them goes into ``rest``."""
+    for line in lines:
+        if not line.startswith(V3_LINE):
+            rest.append(line)
+            return
+        yield line
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,48 @@
+"""etcd's v3 errors: gRPC status codes and the strings that clients match, to the letter (api/v3rpc/rpctypes)."""
+
+from streams.outcomes import Rejected
+
+INVALID, NOT_FOUND, EXISTS, DENIED, EXHAUSTED, FAILED, ABORTED, RANGE = 3, 5, 6, 7, 8, 9, 10, 11
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED = 12, 13, 14, 15, 16
+CANCELLED, UNKNOWN, DEADLINE = 1, 2, 4
+
+
+class V3Error(Exception):
+    """A call that can't be: ``code`` is a gRPC status, ``str(error)`` etcd's words. Made once, raised often."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def rejected(self) -> Rejected:
+        """As an outcome of apply."""
+        return Rejected(f"v3.{self.code}", self.message)
+
+
+EMPTY_KEY = V3Error(INVALID, "etcdserver: key is not provided")
+KEY_NOT_FOUND = V3Error(INVALID, "etcdserver: key not found")
+VALUE_PROVIDED = V3Error(INVALID, "etcdserver: value is provided")
+LEASE_PROVIDED = V3Error(INVALID, "etcdserver: lease is provided")
+TOO_MANY_OPS = V3Error(INVALID, "etcdserver: too many operations in txn request")
+DUPLICATE_KEY = V3Error(INVALID, "etcdserver: duplicate key given in txn request")
+INVALID_SORT = V3Error(INVALID, "etcdserver: invalid sort option")
+INVALID_CLIENT_API = V3Error(INVALID, "etcdserver: invalid client api version")
+COMPACTED = V3Error(RANGE, "etcdserver: mvcc: required revision has been compacted")
+FUTURE_REV = V3Error(RANGE, "etcdserver: mvcc: required revision is a future revision")
+NO_SPACE = V3Error(EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+LEASE_NOT_FOUND = V3Error(NOT_FOUND, "etcdserver: requested lease not found")
+LEASE_EXISTS = V3Error(FAILED, "etcdserver: lease already exists")
+LEASE_TTL_TOO_LARGE = V3Error(RANGE, "etcdserver: too large lease TTL")
+TOO_LARGE = V3Error(INVALID, "etcdserver: request is too large")
+TOO_MANY_REQUESTS = V3Error(EXHAUSTED, "etcdserver: too many requests")
+NO_LEADER = V3Error(UNAVAILABLE, "etcdserver: no leader")
+NOT_LEADER = V3Error(FAILED, "etcdserver: not leader")
+STOPPED = V3Error(UNAVAILABLE, "etcdserver: server stopped")
+TIMEOUT = V3Error(UNAVAILABLE, "etcdserver: request timed out")
+UNHEALTHY = V3Error(UNAVAILABLE, "etcdserver: unhealthy cluster")
+CORRUPT = V3Error(DATA_LOSS, "etcdserver: corrupt cluster")
+MEMBER_NOT_FOUND = V3Error(NOT_FOUND, "etcdserver: member not found")
+BAD_LEADER_TRANSFEREE = V3Error(FAILED, "etcdserver: bad leader transferee")
+NOT_CAPABLE = V3Error(UNAVAILABLE, "etcdserver: not capable")

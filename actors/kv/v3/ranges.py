@@ -1,0 +1,132 @@
+"""KV.Range over the store. Pure. The order of steps is etcd's (apply: fetch, filter, sort, cut)."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from actors.kv.v3 import errors
+from actors.kv.v3.revs import Rev, Revs
+from streams.events import kv3 as says
+from streams.events.base import unblob
+
+
+class Query(msgspec.Struct, frozen=True, gc=False):
+    """See :class:`streams.events.kv3.OpRange`; keys are bytes."""
+
+    key: bytes
+    end: bytes = b""
+    limit: int = 0
+    revision: int = 0
+    order: int = 0
+    by: int = 0
+    keys_only: bool = False
+    count_only: bool = False
+    min_mod: int = 0
+    max_mod: int = 0
+    min_create: int = 0
+    max_create: int = 0
+
+    @property
+    def fetches_all(self) -> bool:
+        """Whether a limit must wait for filters or an order."""
+        return bool(self.order or self.min_mod or self.max_mod or self.min_create or self.max_create)
+
+
+class Ranged(msgspec.Struct, frozen=True, gc=False):
+    """``count``: all keys that match the range, filters and limit aside. ``keys_only``: values are not to be shown."""
+
+    kvs: list[Rev]
+    count: int
+    more: bool = False
+    keys_only: bool = False
+
+
+def query(op: says.OpRange) -> Query:
+    """From the log's form."""
+    return Query(
+        unblob(op.key),
+        unblob(op.range_end),
+        op.limit,
+        op.revision,
+        op.order,
+        op.by,
+        op.keys_only,
+        op.count_only,
+        op.min_mod,
+        op.max_mod,
+        op.min_create,
+        op.max_create,
+    )
+
+
+def ranged(revs: Revs, asked: Query, current: int) -> Ranged:
+    """``current``: the revision that the reader sees (in a transaction that changed something: the one being made).
+
+    Raises FUTURE_REV, COMPACTED.
+    """
+    revision = asked.revision if asked.revision > 0 else current
+    if revision > current:
+        raise errors.FUTURE_REV
+    if revision < revs.compacted:
+        raise errors.COMPACTED
+    if not asked.end:
+        return _single(revs, asked, revision)
+    if asked.count_only and revision == current:
+        return Ranged([], revs.count(asked.key, asked.end))
+    found = _alive(revs, asked, revision, current)
+    if asked.count_only:
+        return Ranged([], sum(1 for _ in found))
+    if asked.limit > 0 and not asked.fetches_all:
+        kvs = list(islice(found, asked.limit))
+        rest = revs.count(asked.key, asked.end) - len(kvs) if revision == current else sum(1 for _ in found)
+        return Ranged(_sorted(kvs, asked), len(kvs) + rest, rest > 0)
+    everything = list(found)
+    kvs = _sorted(_filtered(everything, asked), asked)
+    if 0 < asked.limit < len(kvs):
+        return Ranged(kvs[: asked.limit], len(everything), True)
+    return Ranged(kvs, len(everything))
+
+
+def _single(revs: Revs, asked: Query, revision: int) -> Ranged:
+    found = revs.at(asked.key, revision)
+    if found is None:
+        return Ranged([], 0)
+    return Ranged([] if asked.count_only else _filtered([found], asked), 1)
+
+
+def _alive(revs: Revs, asked: Query, revision: int, current: int) -> Iterator[Rev]:
+    """What lived in the range at a revision, by key."""
+    newest = revs.newest
+    if revision == current:
+        return (newest[key] for key in revs.keys(asked.key, asked.end, old=False))
+    keys = revs.keys(asked.key, asked.end, old=True)
+    return (found for key in keys if (found := revs.at(key, revision)) is not None)
+
+
+def _filtered(kvs: list[Rev], asked: Query) -> list[Rev]:
+    if asked.max_mod:
+        kvs = [kv for kv in kvs if kv.mod <= asked.max_mod]
+    if asked.min_mod:
+        kvs = [kv for kv in kvs if kv.mod >= asked.min_mod]
+    if asked.max_create:
+        kvs = [kv for kv in kvs if kv.create <= asked.max_create]
+    if asked.min_create:
+        kvs = [kv for kv in kvs if kv.create >= asked.min_create]
+    return kvs
+
+
+def _sorted(kvs: list[Rev], asked: Query) -> list[Rev]:
+    """A target without an order is ascending; equals keep the order of keys, descending too."""
+    if asked.by == 0:
+        return kvs[::-1] if asked.order == 2 else kvs
+    return sorted(kvs, key=_BY[asked.by], reverse=asked.order == 2)
+
+
+_BY: dict[int, Callable[[Rev], Any]] = {
+    1: lambda kv: kv.version,
+    2: lambda kv: kv.create,
+    3: lambda kv: kv.mod,
+    4: lambda kv: kv.value,
+}

@@ -1,0 +1,258 @@
+"""The multi-version store: every revision of every key since the compaction, in memory. Pure.
+
+The model is etcd's mvcc package (revision = main and sub; a delete leaves a tombstone; compaction keeps what lived at
+its revision). Shape: ``newest`` has each key's last revision, older ones hang on it by ``prev``; ``segments`` has all
+in the order they were made, which is what watches, hashes and snapshots read.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import msgspec
+from sortedcontainers import SortedList
+
+from actors.kv.v3 import errors
+
+#: Revisions in one segment of the history.
+SEGMENT = 1024
+#: What a revision costs beside the bytes of its key and value, as the quota counts it.
+OVERHEAD_BYTES = 64
+#: ``range_end`` that means "and all keys behind".
+ALL_BEHIND = b"\0"
+
+
+class Rev(msgspec.Struct, gc=False):
+    """A key as one change left it; version 0: a tombstone. Never changed, but that compaction cuts ``prev`` off."""
+
+    key: bytes
+    value: bytes
+    create: int
+    mod: int
+    version: int
+    lease: int
+    sub: int
+    prev: "Rev | None"
+
+    @property
+    def size(self) -> int:
+        return len(self.key) + len(self.value) + OVERHEAD_BYTES
+
+
+class Segment:
+    """``first``: main revision of its first; ``garbage``: bytes superseded by all changes before this segment."""
+
+    __slots__ = ("first", "garbage", "revs")
+
+    def __init__(self, first: int, garbage: int) -> None:
+        self.first, self.garbage = first, garbage
+        self.revs: list[Rev] = []
+
+
+class Revs:
+    """``revision``: the last one made; ``compacted``: the revision of the last compaction, or -1; ``size``: bytes
+    that a quota counts, which compaction gives back at once although memory follows later (:meth:`sweep`)."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self.compacted = -1
+        self.size = 0
+        self.newest: dict[bytes, Rev] = {}
+        #: keys that live now, and keys whose newest revision is a tombstone
+        self.live: SortedList[bytes] = SortedList()
+        self.dead: SortedList[bytes] = SortedList()
+        self.segments: list[Segment] = [Segment(0, 0)]
+        #: bytes superseded by all changes so far, and by those up to the compaction
+        self._garbage = 0
+        self._given_back = 0
+        #: where sweeping goes on, and the compaction it is to reach
+        self._swept = -1
+        self._sweeping = -1
+        self._at = 0
+        self._kept: list[Segment] = []
+
+    # -- changing ---------------------------------------------------------------------------------------------
+
+    def put(self, key: bytes, value: bytes, lease: int, main: int, sub: int) -> Rev:
+        """The key at revision (main, sub). The caller counts :attr:`revision`."""
+        old = self.newest.get(key)
+        if old is None:
+            made = Rev(key, value, main, main, 1, lease, sub, None)
+            self.live.add(key)
+        elif old.version:
+            made = Rev(old.key, value, old.create, main, old.version + 1, lease, sub, old)
+        else:
+            made = Rev(old.key, value, main, main, 1, lease, sub, old)
+            self.dead.remove(key)
+            self.live.add(old.key)
+        self._take(made, old)
+        return made
+
+    def delete(self, old: Rev, main: int, sub: int) -> Rev:
+        """A tombstone over ``old``, the key's newest, which lives."""
+        made = Rev(old.key, b"", 0, main, 0, 0, sub, old)
+        self.live.remove(old.key)
+        self.dead.add(old.key)
+        self._take(made, old)
+        return made
+
+    def _take(self, made: Rev, old: Rev | None) -> None:
+        self.newest[made.key] = made
+        size = len(made.key) + len(made.value) + OVERHEAD_BYTES
+        self.size += size
+        last = self.segments[-1]
+        # a main revision is never split over two segments: a search for it finds one
+        if len(last.revs) >= SEGMENT and last.revs[-1].mod != made.mod:
+            last = Segment(made.mod, self._garbage)
+            self.segments.append(last)
+        last.revs.append(made)
+        if old is not None and old.version:
+            self._garbage += len(old.key) + len(old.value) + OVERHEAD_BYTES
+        if not made.version:
+            self._garbage += size
+
+    def compact(self, revision: int) -> None:
+        """Raises COMPACTED or FUTURE_REV, as etcd."""
+        if revision <= self.compacted:
+            raise errors.COMPACTED
+        if revision > self.revision:
+            raise errors.FUTURE_REV
+        self._give_back(revision)
+
+    def _give_back(self, revision: int) -> None:
+        garbage = self._garbage_at(revision)
+        self.size -= garbage - self._given_back
+        self.compacted, self._given_back = revision, garbage
+
+    def _garbage_at(self, revision: int) -> int:
+        """Bytes superseded by changes up to ``revision``, which is above the compaction."""
+        segment = self.segments[self._segment(revision)]
+        # below the compaction the links that tell may be cut already; what was given back there is known
+        total = segment.garbage if segment.first > self.compacted else self._given_back
+        for rev in segment.revs:
+            if rev.mod > revision:
+                break
+            if rev.mod <= self.compacted:
+                continue
+            if rev.prev is not None and rev.prev.version:
+                total += rev.prev.size
+            if not rev.version:
+                total += rev.size
+        return total
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def at(self, key: bytes, revision: int) -> Rev | None:
+        """The key as it was at a main revision; None where it didn't live."""
+        found = self.newest.get(key)
+        while found is not None and found.mod > revision:
+            found = found.prev
+        return found if found is not None and found.version else None
+
+    def keys(self, key: bytes, end: bytes, old: bool) -> Iterator[bytes]:
+        """Keys from ``key`` (before ``end``, or all behind with ``\\0``), sorted; with ``old`` dead ones, too."""
+        above = None if end == ALL_BEHIND else end
+        living = self.live.irange(key, above, (True, False))
+        if not old or not self.dead:
+            return iter(living)
+        return _merged(living, self.dead.irange(key, above, (True, False)))
+
+    def count(self, key: bytes, end: bytes) -> int:
+        """How many keys of a range live now."""
+        last = len(self.live) if end == ALL_BEHIND else self.live.bisect_left(end)
+        return max(0, int(last) - int(self.live.bisect_left(key)))
+
+    def since(self, revision: int) -> Iterator[Rev]:
+        """All that was made at and after a main revision, in order. Below the compaction: what is left."""
+        for index in range(self._segment(revision), len(self.segments)):
+            for rev in self.segments[index].revs:
+                if rev.mod >= revision:
+                    yield rev
+
+    def _segment(self, revision: int) -> int:
+        """Index of the segment in which ``revision`` is or would be."""
+        return max(0, bisect_right(self.segments, revision, key=_first) - 1)
+
+    # -- forgetting -------------------------------------------------------------------------------------------
+
+    def sweep(self, segments: int = 1) -> bool:
+        """Free memory of what compaction made void, some segments at a time; whether there is more to do.
+
+        No answer depends on how far it came: readers go by :attr:`compacted`.
+        """
+        if self._sweeping < 0:
+            if self._swept >= self.compacted:
+                return False
+            self._sweeping, self._at, self._kept = self.compacted, 0, []
+        while segments > 0:
+            segments -= 1
+            if self._at == len(self.segments) or self.segments[self._at].first > self._sweeping:
+                self.segments[: self._at] = self._kept
+                self._swept, self._sweeping = self._sweeping, -1
+                return self._swept < self.compacted
+            self._sweep_one(self.segments[self._at])
+            self._at += 1
+        return True
+
+    def _sweep_one(self, segment: Segment) -> None:
+        limit = self._sweeping
+        kept = [rev for rev in segment.revs if rev.mod > limit or self._lives(rev, limit)]
+        for rev in segment.revs:
+            if rev.mod <= limit:
+                rev.prev = None
+                if not rev.version and rev.mod < limit and self.newest.get(rev.key) is rev:
+                    del self.newest[rev.key]
+                    self.dead.remove(rev.key)
+        segment.revs = kept
+        if segment is self.segments[-1]:
+            self._kept.append(segment)  # changes go on being taken into it while sweeping pauses
+            return
+        if not kept:
+            return
+        before = self._kept[-1] if self._kept else None
+        if before is not None and len(before.revs) + len(kept) <= SEGMENT and kept[-1].mod <= limit:
+            before.revs += kept
+        else:
+            self._kept.append(segment)
+
+    def _lives(self, rev: Rev, limit: int) -> bool:
+        """Whether a revision at or below ``limit`` is its key's last one there; of tombstones only one just there."""
+        if not rev.version and rev.mod < limit:
+            return False
+        found = self.newest.get(rev.key)
+        while found is not None and found.mod > limit:
+            found = found.prev
+        return found is rev
+
+    def retained(self) -> Iterator[Rev]:
+        """All revisions that the compaction left, in order, however far sweeping came."""
+        for segment in self.segments:
+            for rev in segment.revs:
+                if rev.mod > self.compacted or self._lives(rev, self.compacted):
+                    yield rev
+
+    def relink(self, rev: Rev) -> None:
+        """Restore: take a revision as it was, in order."""
+        old = self.newest.get(rev.key)
+        rev.prev = old
+        if old is not None:
+            rev.key = old.key
+            (self.live if old.version else self.dead).remove(rev.key)
+        (self.live if rev.version else self.dead).add(rev.key)
+        self._take(rev, old)
+
+    def relinked(self, revision: int, compacted: int) -> None:
+        """Restore: all are there."""
+        self.revision = revision
+        if compacted >= 0:
+            self._give_back(compacted)
+            self._swept = compacted
+
+
+def _first(segment: Segment) -> int:
+    return segment.first
+
+
+def _merged(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[bytes]:
+    """Two sorted sequences without common keys, as one."""
+    return heapq.merge(left, right)

@@ -1,0 +1,173 @@
+"""The v3 store: revisions, leases and alarms, and what each event does to them. Pure."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from actors.kv.v3 import txn
+from actors.kv.v3.errors import V3Error
+from actors.kv.v3.leases import Lease, Leases
+from actors.kv.v3.revs import Rev, Revs
+from streams.events import kv3 as says
+from streams.events.base import Blob, Event, blob, unblob
+from streams.outcomes import DONE, Accepted, Outcome, Rejected
+
+VOID_EXPIRY = Rejected("v3.changed", "the lease was renewed, or is gone, before this expiry")
+#: About so many bytes of keys and values stand in one line of a snapshot.
+LINE_BYTES = 65536
+Row = tuple[Blob, Blob, int, int, int, int, int]
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """What a command came to, and the revision after it. ``value``: a :class:`Rev` (put), ``Deleted``, ``TxnDone``,
+    ``Lease``, TTLs by id (renewals), or None."""
+
+    revision: int
+    value: Any = None
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A line of the snapshot: the first is a head, the next ones have revisions."""
+
+    v3: int
+    revision: int = 0
+    compacted: int = -1
+    leases: list[tuple[int, int, int, int]] = []
+    alarms: list[tuple[int, int]] = []
+    revs: list[Row] = []
+
+
+_lines = msgspec.json.Decoder(_Line)
+#: What every line of this store begins with, in a snapshot that has v2's lines, too.
+LINE = b'{"v3":'
+
+
+class Store:
+    """``alarms``: (kind, member), in the order they were raised."""
+
+    def __init__(self) -> None:
+        self.revs = Revs()
+        self.leases = Leases()
+        self.alarms: dict[tuple[int, int], None] = {}
+
+    def evolve(self, event: Event, offset: int) -> Outcome:
+        """Apply an event of this family, from the record at ``offset``."""
+        try:
+            value = self._evolved(event.data, offset)
+        except V3Error as error:
+            return error.rejected
+        if isinstance(value, Accepted | Rejected):
+            return value
+        # what a session keeps goes into snapshots: plain data there
+        return Accepted(self.revs.revision if event.client else Result(self.revs.revision, value))
+
+    def _evolved(self, data: Any, offset: int) -> Any:
+        match data:
+            case says.Put():
+                return self.put(data)
+            case says.Delete():
+                return self._written(lambda w: w.delete(unblob(data.key), unblob(data.range_end)))
+            case says.Txn():
+                return self._written(lambda w: txn.run(w, data))
+            case says.LeasesRenew():
+                return self.leases.renew(data, offset)
+            case says.LeaseGrant():
+                return self.leases.grant(data, offset)
+            case says.LeaseRevoke():
+                return self._revoked(self.leases.known(data.id))
+            case says.LeaseExpired():
+                found = self.leases.by_id.get(data.id)
+                return VOID_EXPIRY if found is None or found.renewed != data.renewed else self._revoked(found)
+            case says.LeasesCounted():
+                self.leases.count(data, offset)
+            case says.Compact():
+                self.revs.compact(data.revision)
+                return None
+            case says.Alarm():
+                return self._alarm(data)
+            case _:
+                raise AssertionError(data)
+        return DONE
+
+    def put(self, data: says.Put) -> Rev:
+        """Raises V3Error."""
+        writing = txn.Writing(self.revs, self.leases)
+        made = writing.put(*txn.resolved(writing, data))
+        writing.finish()
+        return made
+
+    def _written(self, change: Any) -> Any:
+        writing = txn.Writing(self.revs, self.leases)
+        value = change(writing)
+        writing.finish()
+        return value
+
+    def _revoked(self, lease: Lease) -> list[Rev]:
+        """Its keys, by name, deleted in one revision; then itself."""
+        writing = txn.Writing(self.revs, self.leases)
+        gone = [writing.delete(key, b"").tombstones for key in sorted(lease.keys)]
+        writing.finish()
+        del self.leases.by_id[lease.id]
+        return [rev for tombstones in gone for rev in tombstones]
+
+    def _alarm(self, said: says.Alarm) -> list[tuple[int, int]]:
+        """The alarms that changed."""
+        if said.on:
+            self.alarms[said.kind, said.member] = None
+            return [(said.kind, said.member)]
+        off = [one for one in self.alarms if one[0] == said.kind and said.member in (0, one[1])]
+        for one in off:
+            del self.alarms[one]
+        return off
+
+    # -- snapshots --------------------------------------------------------------------------------------------
+
+    @property
+    def untouched(self) -> bool:
+        return self.revs.revision == 1 and self.revs.compacted < 0 and not self.leases.by_id and not self.alarms
+
+    def encode(self) -> Iterator[bytes]:
+        """Lines of JSON, each beginning with :data:`LINE`; none of a store that nothing happened to."""
+        if self.untouched:
+            return
+        revs = self.revs
+        leases = [(one.id, one.ttl_s, one.renewed, one.left_ms) for one in self.leases.by_id.values()]
+        yield _encoded(_Line(1, revs.revision, revs.compacted, leases, list(self.alarms)))
+        rows: list[Row] = []
+        size = 0
+        for rev in revs.retained():
+            rows.append((blob(rev.key), blob(rev.value), rev.create, rev.mod, rev.version, rev.lease, rev.sub))
+            size += rev.size
+            if size >= LINE_BYTES:
+                yield _encoded(_Line(1, revs=rows))
+                rows, size = [], 0
+        if rows:
+            yield _encoded(_Line(1, revs=rows))
+
+    def restore(self, lines: Iterable[bytes]) -> None:
+        """The inverse of :meth:`encode`, into an empty store. Raises ValueError on anything else."""
+        head: _Line | None = None
+        revs = self.revs
+        for line in lines:
+            row = _lines.decode(line)
+            if head is None:
+                head = row
+                self.leases.by_id = {one[0]: Lease(*one, {}) for one in row.leases}
+                self.alarms = dict.fromkeys(row.alarms)
+            for key, value, create, mod, version, lease, sub in row.revs:
+                revs.relink(Rev(unblob(key), unblob(value), create, mod, version, lease, sub, None))
+        if head is not None:
+            revs.relinked(head.revision, head.compacted)
+            self._attach_all()
+
+    def _attach_all(self) -> None:
+        """The keys of leases are not in the snapshot: they follow from the newest revisions."""
+        newest = self.revs.newest
+        for key in self.revs.live:
+            if lease := newest[key].lease:
+                self.leases.attach(lease, key)
+
+
+def _encoded(line: _Line) -> bytes:
+    return msgspec.json.encode(line) + b"\n"

@@ -1,0 +1,193 @@
+"""Changes of one revision: put, delete, transactions. Pure; the model is etcd's apply (all comparisons first, then
+all checks, then the operations, of which later ones see what earlier ones did)."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from actors.kv.v3 import errors
+from actors.kv.v3.leases import Leases
+from actors.kv.v3.ranges import Query, Ranged, query, ranged
+from actors.kv.v3.revs import Rev, Revs
+from streams.events import kv3 as says
+from streams.events.base import Base64, unblob
+
+
+class TxnDone(msgspec.Struct, frozen=True, gc=False):
+    """``results``: for each operation of the branch taken, in order."""
+
+    succeeded: bool
+    results: list["OpDone"]
+
+
+class Deleted(msgspec.Struct, frozen=True, gc=False):
+    """``tombstones``: what was there is their ``prev``."""
+
+    tombstones: list[Rev]
+
+
+OpDone = Rev | Deleted | Ranged | TxnDone
+
+
+class Writing:
+    """One revision in the making. ``main``: its number; it exists once ``sub`` is above 0."""
+
+    __slots__ = ("leases", "main", "revs", "sub")
+
+    def __init__(self, revs: Revs, leases: Leases) -> None:
+        self.revs, self.leases = revs, leases
+        self.main, self.sub = revs.revision + 1, 0
+
+    @property
+    def current(self) -> int:
+        return self.main if self.sub else self.revs.revision
+
+    def put(self, key: bytes, value: bytes, lease: int) -> Rev:
+        old = self.revs.newest.get(key)
+        made = self.revs.put(key, value, lease, self.main, self.sub)
+        self.sub += 1
+        before = old.lease if old is not None else 0
+        if before != lease:
+            self.leases.detach(before, key)
+            self.leases.attach(lease, made.key)
+        return made
+
+    def delete(self, key: bytes, end: bytes) -> Deleted:
+        revs = self.revs
+        if end:
+            found = [revs.newest[name] for name in revs.keys(key, end, old=False)]
+        else:
+            one = revs.newest.get(key)
+            found = [one] if one is not None and one.version else []
+        return Deleted([self._bury(old) for old in found])
+
+    def _bury(self, old: Rev) -> Rev:
+        made = self.revs.delete(old, self.main, self.sub)
+        self.sub += 1
+        self.leases.detach(old.lease, old.key)
+        return made
+
+    def finish(self) -> int:
+        """The revision after it."""
+        if self.sub:
+            self.revs.revision = self.main
+        return self.revs.revision
+
+
+def resolved(writing: Writing, op: says.Put | says.OpPut) -> tuple[bytes, bytes, int]:
+    """Key, value and lease of a put. Raises LEASE_NOT_FOUND, KEY_NOT_FOUND."""
+    key, value, lease = unblob(op.key), unblob(op.value), op.lease
+    if op.ignore_value or op.ignore_lease:
+        old = writing.revs.newest.get(key)
+        if lease:
+            writing.leases.known(lease)
+        if old is None or not old.version:
+            raise errors.KEY_NOT_FOUND
+        value = old.value if op.ignore_value else value
+        lease = old.lease if op.ignore_lease else lease
+    elif lease:
+        writing.leases.known(lease)
+    return key, value, lease
+
+
+Txn = says.Txn | says.OpTxn
+
+
+def run(writing: Writing, txn: Txn) -> TxnDone:
+    """Raises what an operation of a taken branch can't do, before anything is changed."""
+    paths = _paths(writing.revs, txn, [])
+    _check(writing, txn, iter(paths))
+    return _execute(writing, txn, iter(paths))
+
+
+def _paths(revs: Revs, txn: Txn, out: list[bool]) -> list[bool]:
+    """Which branch each transaction takes, outermost first."""
+    out.append(all(_holds(revs, compare) for compare in txn.compare))
+    for op in txn.success if out[-1] else txn.failure:
+        if isinstance(op, says.OpTxn):
+            _paths(revs, op, out)
+    return out
+
+
+def _holds(revs: Revs, compare: says.Compare) -> bool:
+    key, end = unblob(compare.key), unblob(compare.range_end)
+    kvs = ranged(revs, Query(key, end), revs.revision).kvs
+    operand = compare.operand
+    value = unblob(operand) if isinstance(operand, str | Base64) else operand
+    if not kvs:
+        # a value is compared with something that is there only
+        return compare.target != 3 and _compared(0, value, compare.result)
+    return all(_compared(_side(kv, compare.target), value, compare.result) for kv in kvs)
+
+
+def _side(kv: Rev, target: int) -> int | bytes:
+    match target:
+        case 0:
+            return kv.version
+        case 1:
+            return kv.create
+        case 2:
+            return kv.mod
+        case 3:
+            return kv.value
+        case _:
+            return kv.lease
+
+
+def _compared(left: int | bytes, right: int | bytes, result: int) -> bool:
+    match result:
+        case 0:
+            return left == right
+        case 1:
+            return left > right  # type: ignore[operator]
+        case 2:
+            return left < right  # type: ignore[operator]
+        case _:
+            return left != right
+
+
+def _branch(txn: Txn, path: bool) -> list[says.Op]:
+    return txn.success if path else txn.failure
+
+
+def _check(writing: Writing, txn: Txn, paths: Iterator[bool]) -> None:
+    revs = writing.revs
+    for op in _branch(txn, next(paths)):
+        match op:
+            case says.OpPut():
+                resolved(writing, op)
+            case says.OpRange(revision=revision) if revision > 0:
+                if revision > revs.revision:
+                    raise errors.FUTURE_REV
+                if revision < revs.compacted:
+                    raise errors.COMPACTED
+            case says.OpTxn():
+                _check(writing, op, paths)
+            case _:
+                pass
+
+
+def _execute(writing: Writing, txn: Txn, paths: Iterator[bool]) -> TxnDone:
+    succeeded = next(paths)
+    results: list[OpDone] = []
+    for op in _branch(txn, succeeded):
+        match op:
+            case says.OpPut():
+                results.append(writing.put(*_again(writing, op)))
+            case says.OpDelete():
+                results.append(writing.delete(unblob(op.key), unblob(op.range_end)))
+            case says.OpRange():
+                found = ranged(writing.revs, query(op), writing.current)
+                results.append(msgspec.structs.replace(found, keys_only=op.keys_only))
+            case _:
+                results.append(_execute(writing, op, paths))
+    return TxnDone(succeeded, results)
+
+
+def _again(writing: Writing, op: says.OpPut) -> tuple[bytes, bytes, int]:
+    """What was checked before the first operation may be gone by an earlier one: etcd then panics or puts what it
+    was told; here the key is made with an empty value and no lease where those were to be kept."""
+    old = writing.revs.newest.get(unblob(op.key))
+    if (op.ignore_value or op.ignore_lease) and (old is None or not old.version):
+        return unblob(op.key), b"" if op.ignore_value else unblob(op.value), 0 if op.ignore_lease else op.lease
+    return resolved(writing, op)

@@ -1,0 +1,161 @@
+"""Stream ``kv``, second family: etcd's v3 keys, leases, compactions and alarms.
+
+Names, numbers and meanings of the fields are those of etcd's gRPC messages. Keys and values are bytes
+(:data:`~streams.events.base.Blob`). ``range_end``: empty for the one key, ``"\\0"`` for all keys from ``key`` on.
+"""
+
+import msgspec
+
+from streams.events.base import Base64, Blob, Data, event
+
+
+class Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of what stands inside a transaction. Strict, as events are."""
+
+
+@event("kv.v3.put.v1", "kv", command=True)
+class Put(Data, frozen=True):
+    """KV.Put. ``lease`` 0 detaches the key, unless ``ignore_lease`` keeps the one it has."""
+
+    key: Blob
+    value: Blob = ""
+    lease: int = 0
+    ignore_value: bool = False
+    ignore_lease: bool = False
+
+
+@event("kv.v3.delete.v1", "kv", command=True)
+class Delete(Data, frozen=True):
+    """KV.DeleteRange."""
+
+    key: Blob
+    range_end: Blob = ""
+
+
+class Compare(Part, frozen=True):
+    """One comparison. ``target``: 0 version, 1 create revision, 2 mod revision, 3 value, 4 lease;
+    ``result``: 0 equal, 1 greater, 2 less, 3 not equal; ``operand``: a number, or bytes for target 3."""
+
+    key: Blob
+    target: int = 0
+    result: int = 0
+    operand: str | Base64 | int = 0
+    range_end: Blob = ""
+
+
+class OpPut(Part, frozen=True, tag_field="op", tag="put"):
+    """See :class:`Put`."""
+
+    key: Blob
+    value: Blob = ""
+    lease: int = 0
+    ignore_value: bool = False
+    ignore_lease: bool = False
+
+
+class OpDelete(Part, frozen=True, tag_field="op", tag="delete"):
+    """See :class:`Delete`."""
+
+    key: Blob
+    range_end: Blob = ""
+
+
+class OpRange(Part, frozen=True, tag_field="op", tag="range"):
+    """KV.Range inside a transaction. ``order``: 0 none, 1 ascending, 2 descending; ``by``: 0 key, 1 version,
+    2 create revision, 3 mod revision, 4 value."""
+
+    key: Blob
+    range_end: Blob = ""
+    limit: int = 0
+    revision: int = 0
+    order: int = 0
+    by: int = 0
+    keys_only: bool = False
+    count_only: bool = False
+    min_mod: int = 0
+    max_mod: int = 0
+    min_create: int = 0
+    max_create: int = 0
+
+
+class OpTxn(Part, frozen=True, tag_field="op", tag="txn"):
+    """A transaction in a transaction."""
+
+    compare: list[Compare] = []
+    success: list["OpPut | OpDelete | OpRange | OpTxn"] = []
+    failure: list["OpPut | OpDelete | OpRange | OpTxn"] = []
+
+
+Op = OpPut | OpDelete | OpRange | OpTxn
+
+
+@event("kv.v3.txn.v1", "kv", command=True)
+class Txn(Data, frozen=True):
+    """KV.Txn. All comparisons, also of inner transactions, are evaluated before the first operation."""
+
+    compare: list[Compare] = []
+    success: list[Op] = []
+    failure: list[Op] = []
+
+
+@event("kv.v3.compact.v1", "kv", command=True)
+class Compact(Data, frozen=True):
+    """KV.Compact: what was overwritten or deleted before ``revision`` may be forgotten."""
+
+    revision: int
+
+
+@event("kv.v3.lease_grant.v1", "kv", command=True)
+class LeaseGrant(Data, frozen=True):
+    """Lease.LeaseGrant. ``id`` is never 0: the node that was asked chooses one."""
+
+    id: int
+    ttl_s: int
+
+
+@event("kv.v3.lease_revoke.v1", "kv", command=True)
+class LeaseRevoke(Data, frozen=True):
+    """Lease.LeaseRevoke: deletes the keys of the lease in one revision, then the lease."""
+
+    id: int
+
+
+@event("kv.v3.leases_renew.v1", "kv", command=True)
+class LeasesRenew(Data, frozen=True):
+    """Keep-alives that reached one node together. ``ids``: 8 bytes each, signed, big-endian."""
+
+    ids: Base64
+
+
+@event("kv.v3.lease_expired.v1", "kv")
+class LeaseExpired(Data, frozen=True):
+    """The master (term): the lease ran out. Void if it was renewed since: ``renewed`` is the offset of its last
+    grant, renewal or count."""
+
+    id: int
+    renewed: int
+
+
+class LeaseLeft(Part, frozen=True):
+    """What a lease has left; the same condition as in :class:`LeaseExpired`."""
+
+    id: int
+    renewed: int
+    left_ms: int
+
+
+@event("kv.v3.leases_counted.v1", "kv")
+class LeasesCounted(Data, frozen=True):
+    """The master (term), every few minutes: a new term counts long leases on from here instead of afresh."""
+
+    left: list[LeaseLeft]
+
+
+@event("kv.v3.alarm.v1", "kv", command=True)
+class Alarm(Data, frozen=True):
+    """Raises (or with ``on`` False ends) an alarm. ``kind``: 1 NOSPACE, 2 CORRUPT; ``member``: a machine's etcd id,
+    0 with ``on`` False for all members' alarms."""
+
+    kind: int
+    member: int = 0
+    on: bool = True
