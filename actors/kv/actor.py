@@ -14,15 +14,18 @@ from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
 from actors.kv import history
+from actors.kv.countdowns import LeaseClocks
 from actors.kv.decide import COUNT_S, Countdowns
 from actors.kv.port import Port
 from actors.kv.state import KvFold
 from actors.kv.v2.nodes import Change
+from actors.kv.v3.leases import renewed_ids
 from actors.outcomes import Told, nobody, telling
 from actors.running import until_stop
 from actors.setting import Setting, Signals
 from actors.shell import Shell
 from streams.events import kv as says
+from streams.events import kv3 as v3_says
 from streams.events import log as log_says
 from streams.events.base import Event, say
 from streams.replay import Applied, Replica
@@ -45,6 +48,8 @@ class Kv:
         #: where clients reach this machine; None until the port listens
         self.clients: list[str] | None = None
         self._countdowns = Countdowns()
+        #: of v3's leases; made when the replica is live
+        self.leases: LeaseClocks | None = None
         self._term = -1
         self._checkpointed = ""
 
@@ -53,7 +58,13 @@ class Kv:
     def live(self, replica: Replica, now: Now) -> None:
         self._term = _fold(replica).cluster.election.term
         self._countdowns.restart(_fold(replica).store, now.boot_s)
+        self._clocks(replica).restart(now.boot_s)
         self.on_live()
+
+    def _clocks(self, replica: Replica) -> LeaseClocks:
+        if self.leases is None:
+            self.leases = LeaseClocks(_fold(replica).v3.leases)
+        return self.leases
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
         # also while a new incarnation is being opened: watchers wait for every change
@@ -62,8 +73,12 @@ class Kv:
         if fold.cluster.election.term != self._term:
             self._term = fold.cluster.election.term
             self._countdowns.restart(fold.store, now.boot_s)
-        elif changes:
-            self._count(changes, fold, now)
+            self._clocks(replica).restart(now.boot_s)
+        else:
+            if changes:
+                self._count(changes, fold, now)
+            if ids := [lease for one in batch for lease in _leases(one.event.data)]:
+                self._clocks(replica).touched(ids, now.boot_s)
         self.on_changes(changes)
         self.tell(batch, live)
 
@@ -88,6 +103,10 @@ class Kv:
         term = fold.cluster.election.term
         due = self._countdowns.due(fold.store, now.boot_s)
         events += [say(expired, term=term) for expired in due]
+        clocks = self._clocks(replica)
+        events += [say(expired, term=term) for expired in clocks.due(now.boot_s)]
+        if (leases_left := clocks.counted(now.boot_s)) is not None:
+            events.append(say(leases_left, term=term))
         if not due and (left := self._countdowns.counted(fold.store, now.boot_s)):
             events.append(say(says.TtlsCounted(left), term=term))
         if (checkpoint := self._checkpoint(replica)) is not None:
@@ -101,8 +120,9 @@ class Kv:
         return election.acting(elected, setting.machine, setting.nonce, now.boot_s, lease_s, setting.alone)
 
     def _wake_at_s(self, fold: KvFold, now: Now) -> float | None:
-        next_s = self._countdowns.next_s(fold.store)
-        return None if next_s is None else min(next_s, now.boot_s + COUNT_S)
+        assert self.leases is not None
+        known = [one for one in (self._countdowns.next_s(fold.store), self.leases.next_s()) if one is not None]
+        return min(*known, now.boot_s + COUNT_S) if known else None
 
     def _served(self, fold: KvFold) -> list[Event]:
         """Where this machine serves clients, if the log doesn't know it yet."""
@@ -127,6 +147,19 @@ class Kv:
 
 def _has_ttl(node: Any) -> bool:
     return node is not None and node.expires_ms != 0
+
+
+def _leases(data: Any) -> list[int]:
+    """The leases that an event is about."""
+    match data:
+        case v3_says.LeaseGrant() | v3_says.LeaseRevoke() | v3_says.LeaseExpired():
+            return [data.id]
+        case v3_says.LeasesRenew():
+            return list(renewed_ids(data))
+        case v3_says.LeasesCounted():
+            return [one.id for one in data.left]
+        case _:
+            return []
 
 
 def _fold(replica: Replica) -> KvFold:
@@ -181,13 +214,16 @@ async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> N
 
 async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
     """The port over a live replica, wired to its actor. Raises PortInUse."""
-    port = Port(shell, _fold(shell.host.replica), setting)
+    clocks = actor.leases
+    assert clocks is not None, "the replica is live"
+    port = Port(shell, _fold(shell.host.replica), setting, _Left(clocks, shell))
     await port.open()
 
     def changed(changes: Sequence[Change]) -> None:
         port.info.saw_term()
         if changes and port.keys.hub.count:
             port.keys.hub.applied(changes)
+        port.v3.applied()
 
     actor.on_changes = changed
     actor.on_live = port.commands.wake
@@ -195,6 +231,16 @@ async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
     port.info.saw_term()
     shell.notice("listening")
     return port
+
+
+class _Left:
+    """Implements :class:`actors.kv.rpc.leases.Clocks`."""
+
+    def __init__(self, clocks: LeaseClocks, shell: Shell) -> None:
+        self._clocks, self._shell = clocks, shell
+
+    def left_s(self, lease: int) -> float:
+        return self._clocks.due_s(lease) - self._shell.now().boot_s
 
 
 async def _no_effects(effect: Any, notice: Any) -> None:

@@ -93,6 +93,11 @@ class Commands:
         for waiting in queue:
             waiting.answer(NotSent("the node stops"))
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the log doesn't take or give back what was handed to it."""
+        return self._stuck
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True

@@ -16,6 +16,8 @@ import httptools
 
 #: A body up to this is read; larger ones are refused with 413 before they are.
 BODY_BYTES_MAX = 2 * 1024 * 1024
+#: The same under /v3: etcd's limit of a message is 2 MiB, and base64 takes a third more.
+V3_BODY_BYTES_MAX = 3 * 1024 * 1024
 #: Request line and headers together.
 HEAD_BYTES_MAX = 64 * 1024
 #: Pipelined requests that may wait before reading pauses.
@@ -37,10 +39,23 @@ class Exchange:
     """A whole request and the way to answer it, once: ``respond``, or ``begin``, ``send`` and ``end``.
 
     ``method`` as sent; ``path`` and ``query`` undecoded; header names in lower case. ``refused``: it could not be
-    read: (status, why). ``gone`` is called when the client left before it was answered.
+    read: (status, why). ``gone`` is called when the client left before it was answered; ``drained``, of an answer
+    piece by piece, when the socket takes more again.
     """
 
-    __slots__ = ("body", "connection", "gone", "headers", "keep_alive", "method", "path", "query", "refused", "streams")
+    __slots__ = (
+        "body",
+        "connection",
+        "drained",
+        "gone",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "refused",
+        "streams",
+    )
 
     def __init__(self, connection: "Http1") -> None:
         self.connection = connection
@@ -52,6 +67,7 @@ class Exchange:
         self.keep_alive = False
         self.refused: tuple[int, str] | None = None
         self.gone: Callable[[], None] | None = None
+        self.drained: Callable[[], None] | None = None
         self.streams = False
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
@@ -98,6 +114,7 @@ class Http1(asyncio.Protocol):
     def __init__(self, serve: Callable[[Exchange], None], open_ones: "set[Http1]", peer: str = "") -> None:
         self.peer = peer
         self.trusted = False
+        self.client_cn = ""
         self.current: Exchange | None = None
         #: when the request that is being read began; 0: none
         self.reading_since = 0.0
@@ -109,7 +126,7 @@ class Http1(asyncio.Protocol):
         self._url = b""
         self._head_bytes = self._field_bytes = 0
         self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body_bytes, self._body_max = 0, BODY_BYTES_MAX
         self._in_head = True
         self._deaf = False
         self._paused = False
@@ -160,6 +177,15 @@ class Http1(asyncio.Protocol):
         if current is not None and current.gone is not None:
             current.gone()
 
+    def resume_writing(self) -> None:
+        if self.current is not None and self.current.drained is not None:
+            self.current.drained()
+
+    def unsent(self) -> int:
+        """Bytes that the client doesn't take."""
+        size: int = self._transport.get_write_buffer_size()
+        return size
+
     # -- httptools' callbacks ---------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -191,15 +217,16 @@ class Http1(asyncio.Protocol):
         path, _, reading.query = self._url.partition(b"?")
         reading.path = path
         length = reading.headers.get(b"content-length", b"0")
-        if int(length) > BODY_BYTES_MAX:
-            raise _Refused(413, f"a body of {length.decode()} bytes; {BODY_BYTES_MAX} at most")
+        self._body_max = V3_BODY_BYTES_MAX if path.startswith(b"/v3") else BODY_BYTES_MAX
+        if int(length) > self._body_max:
+            raise _Refused(413, f"a body of {length.decode()} bytes; {self._body_max} at most")
         if reading.headers.get(b"expect", b"").lower() == b"100-continue" and not self._busy:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, piece: bytes) -> None:
         self._body_bytes += len(piece)
-        if self._body_bytes > BODY_BYTES_MAX:
-            raise _Refused(413, f"a body of over {BODY_BYTES_MAX} bytes")
+        if self._body_bytes > self._body_max:
+            raise _Refused(413, f"a body of over {self._body_max} bytes")
         self._body.append(piece)
 
     def on_message_complete(self) -> None:

@@ -8,13 +8,12 @@ import orjson
 
 from actors.kv.commands import Commands, NotSent, Reads
 from actors.kv.http1 import JSON, TEXT, Exchange
+from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.state import KvFold, Member
 from actors.kv.v2.watch import Hub
 from actors.setting import Setting
 from actors.shell import Shell
 
-#: The v2 interface that is spoken here.
-ETCD_SERVER, ETCD_CLUSTER = "3.4.23", "3.4.0"
 _STORE_COUNTS = {
     "getsSuccess": "getsSuccess",
     "getsFail": "getsFail",
@@ -73,7 +72,7 @@ class Info:
         exchange.respond(status, JSON + headers, orjson.dumps(data) + b"\n")
 
     def _version(self, exchange: Exchange) -> None:
-        version = {"etcdserver": ETCD_SERVER, "etcdcluster": ETCD_CLUSTER, "corelog": self._setting.version}
+        version = {"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION, "corelog": self._setting.version}
         self._json(exchange, version)
 
     def _health(self, exchange: Exchange) -> None:

@@ -1,6 +1,6 @@
 """etcd's port: sockets, the protocol by a connection's first bytes, and which page serves a path.
 
-HTTP/1.1 is served here; HTTP/2 (gRPC, etcd's v3) has its hook in :data:`Port.http2` and is refused until it is set.
+HTTP/1.1 carries etcd's v2 and, as JSON under ``/v3/``, its v3; HTTP/2 is gRPC, etcd's v3.
 The same is served on the unix socket ``<folder>/run/kv.sock`` (mode 0600), whose callers are trusted to name their
 principal.
 """
@@ -11,14 +11,17 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from actors.kv.commands import Commands, Reads
+from actors.kv.gateway import Gateway
 from actors.kv.http1 import TEXT, Exchange, Http1
+from actors.kv.http2.connection import Http2
 from actors.kv.info import Info
 from actors.kv.keys import Keys
+from actors.kv.rpc.leases import Clocks
+from actors.kv.rpc.v3 import V3
 from actors.kv.state import KvFold
 from actors.kv.v2 import errors, request
 from actors.kv.v2.errors import V2Error
@@ -31,15 +34,15 @@ SWEEP_S = 5.0
 
 
 class Port:
-    """Listens from ``open`` to ``close``. ``keys.hub`` wants what is applied."""
+    """Listens from ``open`` to ``close``. ``keys.hub`` and ``v3`` want what is applied."""
 
-    def __init__(self, shell: Shell, fold: KvFold, setting: Setting) -> None:
+    def __init__(self, shell: Shell, fold: KvFold, setting: Setting, clocks: Clocks) -> None:
         self.commands = Commands(shell)
         self.reads = Reads(shell)
         self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16])
         self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting)
-        #: makes the protocol of a connection that begins with HTTP/2's preface
-        self.http2: Callable[[], asyncio.Protocol] = RefuseHttp2
+        self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
+        self._gateway = Gateway(self.v3.methods)
         self._setting = setting
         self._servers: list[asyncio.Server] = []
         self._open_ones: set[Any] = set()
@@ -89,6 +92,7 @@ class Port:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        self.v3.close()
         self.commands.close()
         self.reads.close()
         for connection in list(self._open_ones):
@@ -100,6 +104,9 @@ class Port:
         made = Http1(self.serve, self._open_ones, peer)
         made.trusted = trusted
         return made
+
+    def http2(self, trusted: bool, peer: str) -> Http2:
+        return Http2(self.v3.http2, self._open_ones, peer, trusted)
 
     def opened(self, front: "Front") -> None:
         self._open_ones.add(front)
@@ -124,6 +131,8 @@ class Port:
             return
         if path.startswith("/v2/keys") and (len(path) == 8 or path[8] == "/"):
             self.keys.serve(exchange, path)
+        elif path.startswith(("/v3/", "/v3beta/")):
+            self._gateway.serve(exchange, path)
         else:
             self.info.serve(exchange, path)
 
@@ -158,7 +167,7 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes += data
         if self._bytes.startswith(HTTP2_PREFACE):
-            self._become(self._port.http2())
+            self._become(self._port.http2(self._trusted, self._peer()))
         elif not HTTP2_PREFACE.startswith(self._bytes):
             self._become(self._port.http1(self._trusted, self._peer()))
 
@@ -189,21 +198,6 @@ class Front(asyncio.Protocol):
         # so that a watcher whose machine vanished doesn't stay for ever
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return f"addr:{self._transport.get_extra_info('peername')[0]}"
-
-
-class RefuseHttp2(asyncio.Protocol):
-    """Says in HTTP/2's words that HTTP/1.1 is wanted: SETTINGS, GOAWAY(HTTP_1_1_REQUIRED), end."""
-
-    def connection_made(self, transport: Any) -> None:
-        why = b"etcd's v3 interface isn't served here yet; use the v2 keys over HTTP/1.1"
-        settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-        payload = struct.pack(">II", 0, 0xD) + why
-        goaway = struct.pack(">I", len(payload))[1:] + bytes((7, 0)) + struct.pack(">I", 0) + payload
-        transport.write(settings + goaway)
-        transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        """Nothing more is heard."""
 
 
 def _same_origin(exchange: Exchange) -> bool:

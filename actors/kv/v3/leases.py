@@ -1,5 +1,8 @@
 """Leases: what is known of them by the log. Countdowns are the master's (:mod:`actors.kv.decide`). Pure."""
 
+from collections.abc import Iterator
+from struct import Struct
+
 import msgspec
 
 from actors.kv.v3 import errors
@@ -8,6 +11,14 @@ from streams.events import kv3 as says
 #: etcd's bounds: with its default election time-out a lease lives two seconds at least; a TTL is 9e9 at most.
 TTL_MIN_S = 2
 TTL_MAX_S = 9_000_000_000
+
+
+_ID = Struct(">q")
+
+
+def renewed_ids(asked: says.LeasesRenew) -> Iterator[int]:
+    raw = asked.ids.base64
+    return (lease for (lease,) in _ID.iter_unpack(raw[: len(raw) // _ID.size * _ID.size]))
 
 
 class Lease(msgspec.Struct):
@@ -48,10 +59,9 @@ class Leases:
 
     def renew(self, asked: says.LeasesRenew, offset: int) -> dict[int, int]:
         """TTL by id, of those that are there."""
-        raw = asked.ids.base64
         out: dict[int, int] = {}
-        for at in range(0, len(raw) - 7, 8):
-            found = self.by_id.get(int.from_bytes(raw[at : at + 8], "big", signed=True))
+        for lease in renewed_ids(asked):
+            found = self.by_id.get(lease)
             if found is not None:
                 found.renewed, found.left_ms = offset, found.ttl_s * 1000
                 out[found.id] = found.ttl_s

@@ -1,0 +1,170 @@
+"""gRPC's JSON gateway under ``/v3/`` (and ``/v3beta/``): the services of gRPC over HTTP/1.1."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from actors.kv.http1 import JSON, Exchange, Http1
+from actors.kv.rpc import json_form
+from actors.kv.rpc.json_form import BadJson
+from actors.kv.rpc.service import Method, unary
+from actors.kv.v3 import errors
+
+#: gRPC status → HTTP status.
+HTTP = {0: 200, 1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501}
+HTTP |= {13: 500, 14: 503, 15: 500, 16: 401}
+
+_SERVICES = {
+    "/etcdserverpb.KV/": {"Range": "kv/range", "Put": "kv/put", "DeleteRange": "kv/deleterange", "Txn": "kv/txn",
+                          "Compact": "kv/compaction"},
+    "/etcdserverpb.Watch/": {"Watch": "watch"},
+    "/etcdserverpb.Lease/": {"LeaseGrant": "lease/grant", "LeaseRevoke": "lease/revoke kv/lease/revoke",
+                             "LeaseKeepAlive": "lease/keepalive",
+                             "LeaseTimeToLive": "lease/timetolive kv/lease/timetolive",
+                             "LeaseLeases": "lease/leases kv/lease/leases"},
+    "/etcdserverpb.Cluster/": {"MemberAdd": "cluster/member/add", "MemberRemove": "cluster/member/remove",
+                               "MemberUpdate": "cluster/member/update", "MemberList": "cluster/member/list",
+                               "MemberPromote": "cluster/member/promote"},
+    "/etcdserverpb.Maintenance/": {"Alarm": "maintenance/alarm", "Status": "maintenance/status",
+                                   "Defragment": "maintenance/defragment", "Hash": "maintenance/hash",
+                                   "HashKV": "maintenance/hashkv", "Snapshot": "maintenance/snapshot",
+                                   "MoveLeader": "maintenance/transfer-leadership",
+                                   "Downgrade": "maintenance/downgrade"},
+    "/etcdserverpb.Auth/": {"AuthEnable": "auth/enable", "AuthDisable": "auth/disable", "AuthStatus": "auth/status",
+                            "Authenticate": "auth/authenticate", "UserAdd": "auth/user/add",
+                            "UserGet": "auth/user/get", "UserList": "auth/user/list",
+                            "UserDelete": "auth/user/delete", "UserChangePassword": "auth/user/changepw",
+                            "UserGrantRole": "auth/user/grant", "UserRevokeRole": "auth/user/revoke",
+                            "RoleAdd": "auth/role/add", "RoleGet": "auth/role/get", "RoleList": "auth/role/list",
+                            "RoleDelete": "auth/role/delete", "RoleGrantPermission": "auth/role/grant",
+                            "RoleRevokePermission": "auth/role/revoke"},
+    "/v3electionpb.Election/": {"Campaign": "election/campaign", "Proclaim": "election/proclaim",
+                                "Leader": "election/leader", "Observe": "election/observe",
+                                "Resign": "election/resign"},
+    "/v3lockpb.Lock/": {"Lock": "lock/lock", "Unlock": "lock/unlock"},
+}  # fmt: skip
+
+
+def _nothing(*_: Any) -> None:
+    """Nobody wants to know."""
+
+
+class Gateway:
+    """``methods``: the services, by gRPC path."""
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._routes: dict[str, tuple[Method, Callable[..., None]]] = {}
+        for service, paths in _SERVICES.items():
+            for name, http_paths in paths.items():
+                method = methods.get(service + name)
+                if method is not None:
+                    serve = method.serve if method.asks_many else unary(method)
+                    for path in http_paths.split():
+                        self._routes[path] = method, serve
+
+    def serve(self, exchange: Exchange, path: str) -> None:
+        """``path`` begins with ``/v3/`` or ``/v3beta/``."""
+        found = self._routes.get(path.split("/", 2)[2])
+        if found is None:
+            _error(exchange, 404, errors.NOT_FOUND, "Not Found")
+            return
+        if exchange.method != "POST":
+            _error(exchange, 405, errors.UNIMPLEMENTED, "Method Not Allowed")
+            return
+        method, serve = found
+        call = GatewayCall(exchange, method)
+        try:
+            if method.asks_many:
+                messages = json_form.load_all(exchange.body, method.request)
+                serve(call)
+                for message in messages:
+                    call.on_message(message.SerializeToString())
+                call.on_end()
+            else:
+                serve(call, json_form.loads(exchange.body or b"{}", method.request).SerializeToString())
+        except BadJson as error:
+            call.finish(errors.INVALID, str(error))
+        except Exception:
+            call.finish(errors.INTERNAL, "internal error")
+            raise
+
+
+class GatewayCall:
+    """Implements :class:`actors.kv.rpc.service.Call` on an exchange."""
+
+    def __init__(self, exchange: Exchange, method: Method) -> None:
+        self.gone = False
+        self.on_message: Callable[[bytes], None] = _nothing
+        self.on_end: Callable[[], None] = _nothing
+        self.on_gone: Callable[[], None] = _nothing
+        self.on_drained: Callable[[], None] = _nothing
+        self._exchange = exchange
+        self._parse: Callable[[bytes], Any] = method.response.FromString
+        self._streams = method.answers_many
+        self._begun = False
+        exchange.gone, exchange.drained = self._left, self._drained
+
+    @property
+    def connection(self) -> Http1:
+        return self._exchange.connection
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        return dict(_metadata(self._exchange.headers))
+
+    def reply(self, message: bytes) -> None:
+        if self._streams:
+            self.send(message)
+            self.finish()
+        elif not self.gone:
+            self.gone = True
+            self._exchange.respond(200, JSON, json_form.dumps(self._parse(message)))
+
+    def send(self, message: bytes) -> None:
+        if not self.gone:
+            self._begin()
+            self._exchange.send(b'{"result":' + json_form.dumps(self._parse(message)) + b"}\n")
+
+    def finish(self, status: int = 0, message: str = "", trailers: object = ()) -> None:
+        if self.gone:
+            return
+        self.gone = True
+        if status and not self._begun:
+            _error(self._exchange, HTTP.get(status, 500), status, message)
+            return
+        self._begin()
+        if status:
+            told = {"grpc_code": status, "http_code": HTTP.get(status, 500), "message": message}
+            self._exchange.send(orjson.dumps({"error": told}) + b"\n")
+        self._exchange.end()
+
+    def buffered(self) -> int:
+        return self._exchange.connection.unsent()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._exchange.begin(200, JSON)
+
+    def _left(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self.on_gone()
+
+    def _drained(self) -> None:
+        if not self.gone:
+            self.on_drained()
+
+
+def _metadata(headers: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """HTTP's headers as gRPC's metadata."""
+    for name, value in headers.items():
+        if name.startswith(b"grpc-metadata-"):
+            yield name[14:], value
+        elif name == b"authorization" or name.startswith(b"x-corelog-"):
+            yield name, value
+
+
+def _error(exchange: Exchange, http: int, code: int, message: str) -> None:
+    exchange.respond(http, JSON, orjson.dumps({"error": message, "code": code, "message": message}))

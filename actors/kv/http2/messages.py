@@ -1,0 +1,110 @@
+"""gRPC inside HTTP/2: length-prefixed messages, gzip, timeouts, statuses. The texts are grpc-go's, to the letter."""
+
+import zlib
+from struct import Struct
+
+PREFIX = Struct(">BI")
+PREFIX_BYTES = PREFIX.size
+
+CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 1, 2, 3, 4
+RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
+
+_GZIP_WBITS = 31
+_UNIT_S = {ord("H"): 3600.0, ord("M"): 60.0, ord("S"): 1.0, ord("m"): 1e-3, ord("u"): 1e-6, ord("n"): 1e-9}
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
+
+
+class Refused(Exception):
+    """(status, message): the call ends with these."""
+
+
+class Inbox:
+    """A call's received bytes → whole messages. ``size``: bytes that wait for the rest of theirs."""
+
+    __slots__ = ("_buffer", "_gzip", "_limit")
+
+    def __init__(self, limit: int, gzip: bool) -> None:
+        self._buffer = bytearray()
+        self._gzip = gzip
+        self._limit = limit
+
+    @property
+    def size(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Raises Refused, on a message's prefix where that tells enough."""
+        buffer, whole = self._buffer, []
+        buffer += data
+        while len(buffer) >= PREFIX_BYTES:
+            flag, size = PREFIX.unpack_from(buffer)
+            if flag > 1:
+                raise Refused(INTERNAL, f"grpc: received unexpected payload format {flag}")
+            if flag and not self._gzip:
+                raise Refused(INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+            if size > self._limit:
+                raise Refused(RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {self._limit})")
+            end = PREFIX_BYTES + size
+            if len(buffer) < end:
+                break
+            message = bytes(memoryview(buffer)[PREFIX_BYTES:end])
+            del buffer[:end]
+            whole.append(gunzip(message, self._limit) if flag else message)
+        return whole
+
+
+def gzip(message: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=_GZIP_WBITS)
+    return packer.compress(message) + packer.flush()
+
+
+def gunzip(packed: bytes, limit: int) -> bytes:
+    """At most ``limit`` bytes are ever unpacked. Raises Refused."""
+    out, rest = b"", packed
+    try:
+        while True:
+            unpacker = zlib.decompressobj(wbits=_GZIP_WBITS)
+            out += unpacker.decompress(rest, limit - len(out) + 1)
+            if len(out) > limit:
+                raise Refused(
+                    RESOURCE_EXHAUSTED,
+                    f"grpc: received message after decompression larger than max ({len(out)} vs. {limit})",
+                )
+            if not unpacker.eof:
+                raise Refused(INTERNAL, "grpc: failed to decompress the received message: unexpected EOF")
+            rest = unpacker.unused_data
+            if not rest:
+                return out
+    except zlib.error as error:
+        raise Refused(INTERNAL, f"grpc: failed to decompress the received message: {error}") from error
+
+
+def timeout_s(text: bytes) -> float:
+    """grpc-timeout's seconds. Raises Refused."""
+    shown = text.decode("latin-1")
+    if len(text) < 2:
+        why = f"timeout string is too short: {quoted(shown)}"
+    elif len(text) > 9:
+        why = f"timeout string is too long: {quoted(shown)}"
+    elif text[-1] not in _UNIT_S:
+        why = f"timeout unit is not recognized: {quoted(shown)}"
+    elif not text[:-1].isdigit():
+        raise Refused(
+            INTERNAL, f"malformed grpc-timeout: strconv.ParseInt: parsing {quoted(shown[:-1])}: invalid syntax"
+        )
+    else:
+        return int(text[:-1]) * _UNIT_S[text[-1]]
+    raise Refused(INTERNAL, f"malformed grpc-timeout: transport: {why}")
+
+
+def escaped(message: str) -> bytes:
+    """grpc-message's value: percent-encoded UTF-8."""
+    raw = message.encode("utf-8", "replace")
+    if _PLAIN.issuperset(raw):
+        return raw
+    return b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw)
+
+
+def quoted(text: str) -> str:
+    """As Go's %q, of what can be sent in a header."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

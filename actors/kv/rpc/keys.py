@@ -1,0 +1,141 @@
+"""etcdserverpb.KV: Range, RangeStream, Put, DeleteRange, Txn, Compact."""
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc import asked, told
+from actors.kv.rpc.service import Call, Method, Rpc
+from actors.kv.v3 import errors
+from actors.kv.v3 import txn as txns
+from actors.kv.v3.errors import V3Error
+from actors.kv.v3.ranges import Query, Ranged, ranged
+from actors.kv.v3.revs import Rev
+from actors.kv.v3.store import Result
+from streams.events import kv3 as says
+
+#: Keys, and bytes of them and their values, in one message of a RangeStream.
+CHUNK_KEYS, CHUNK_BYTES = 1000, 256 * 1024
+
+
+class Keys:
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def methods(self) -> Iterator[Method]:
+        kv = "/etcdserverpb.KV/"
+        yield Method(kv + "Range", pb.RangeRequest, pb.RangeResponse, self.range)
+        yield Method(kv + "Put", pb.PutRequest, pb.PutResponse, self.put)
+        yield Method(kv + "DeleteRange", pb.DeleteRangeRequest, pb.DeleteRangeResponse, self.delete)
+        yield Method(kv + "Txn", pb.TxnRequest, pb.TxnResponse, self.txn)
+        yield Method(kv + "Compact", pb.CompactionRequest, pb.CompactionResponse, self.compact)
+        yield Method(kv + "RangeStream", pb.RangeRequest, pb.RangeStreamResponse, self.range_stream, answers_many=True)
+
+    def range(self, call: Call, request: pb.RangeRequest, _size: int) -> None:
+        query = asked.query(request)
+
+        def answer() -> pb.RangeResponse:
+            revs = self._rpc.revs
+            response = self._rpc.head(pb.RangeResponse())
+            told.ranged(ranged(revs, query, revs.revision), request, response)
+            return response
+
+        self._rpc.read(call, request.serializable, answer)
+
+    def put(self, call: Call, request: pb.PutRequest, size: int) -> None:
+        data = asked.put(request)
+        asked.sized(size)
+        prev_kv = request.prev_kv
+
+        def done(result: Result) -> pb.PutResponse:
+            response = self._rpc.head(pb.PutResponse(), result.revision)
+            if prev_kv:
+                told.put(result.value, response, True)
+            return response
+
+        self._rpc.submit(call, data, size, done)
+
+    def delete(self, call: Call, request: pb.DeleteRangeRequest, size: int) -> None:
+        data = asked.delete(request)
+        asked.sized(size)
+
+        def done(result: Result) -> pb.DeleteRangeResponse:
+            response = self._rpc.head(pb.DeleteRangeResponse(), result.revision)
+            told.deleted(result.value, response, request.prev_kv)
+            return response
+
+        self._rpc.submit(call, data, size, done)
+
+    def txn(self, call: Call, request: pb.TxnRequest, size: int) -> None:
+        data = asked.txn(request)
+        rpc = self._rpc
+
+        def response(value: txns.TxnDone, revision: int) -> pb.TxnResponse:
+            made = rpc.head(pb.TxnResponse(), revision)
+            told.txn(value, request, revision, made)
+            return made
+
+        if asked.reads_only(request):
+            local = asked.serializable(request) and bool(request.success or request.failure)
+            rpc.read(call, local, lambda: response(self._looked(data), rpc.revs.revision))
+            return
+        asked.sized(size)
+        rpc.submit(call, data, size, lambda result: response(result.value, result.revision))
+
+    def _looked(self, data: says.Txn) -> txns.TxnDone:
+        """A transaction that only reads, outside the log."""
+        return txns.run(txns.Writing(self._rpc.revs, self._rpc.leases), data)
+
+    def compact(self, call: Call, request: pb.CompactionRequest, size: int) -> None:
+        data = says.Compact(request.revision)
+        self._rpc.submit(call, data, size, lambda result: self._rpc.head(pb.CompactionResponse(), result.revision))
+
+    # -- streams ----------------------------------------------------------------------------------------------
+
+    def range_stream(self, call: Call, request: pb.RangeRequest, _size: int) -> None:
+        query = asked.query(request)
+        if query.order == 2 or (query.order and query.by):
+            raise V3Error(errors.UNIMPLEMENTED, "RangeStream does not support custom sort orders")
+        if query.min_mod or query.max_mod or query.min_create or query.max_create:
+            raise V3Error(errors.UNIMPLEMENTED, "RangeStream does not support revision filters")
+        # a target without an order is none here
+        self._rpc.run(call, self._stream(call, request, msgspec.structs.replace(query, order=0, by=0)))
+
+    async def _stream(self, call: Call, request: pb.RangeRequest, query: Query) -> None:
+        """What lived at the first moment, page by page as the client takes it."""
+        if not request.serializable:
+            await self._rpc.linearizable()
+        drained = asyncio.Event()
+        call.on_drained = drained.set
+        for message in _pages(self._rpc, request, query):
+            call.send(message.SerializeToString())
+            await asyncio.sleep(0)
+            while call.buffered() > CHUNK_BYTES:
+                drained.clear()
+                await drained.wait()
+
+
+def _pages(rpc: Rpc, request: pb.RangeRequest, query: Query) -> Iterator[pb.RangeStreamResponse]:
+    """One range at the revision of the start. Holds the revisions found, not their copies. Raises V3Error."""
+    revision = rpc.revs.revision
+    found = ranged(rpc.revs, query, revision)
+    chunk: list[Rev] = []
+    size = 0
+    for rev in found.kvs:
+        chunk.append(rev)
+        size += rev.size
+        if len(chunk) == CHUNK_KEYS or size >= CHUNK_BYTES:
+            yield _page(chunk, request)
+            chunk, size = [], 0
+    last = _page(chunk, request)
+    last.range_response.more, last.range_response.count = found.more, found.count
+    rpc.head(last.range_response, revision)
+    yield last
+
+
+def _page(chunk: list[Rev], request: pb.RangeRequest) -> pb.RangeStreamResponse:
+    made = pb.RangeStreamResponse()
+    told.ranged(Ranged(chunk, 0), request, made.range_response)
+    return made

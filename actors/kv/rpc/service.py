@@ -1,0 +1,242 @@
+"""What etcd's services share: the call's side, headers, commands and reads, and how failures are told."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.state import KvFold
+from actors.kv.v3 import errors
+from actors.kv.v3.errors import V3Error
+from actors.kv.v3.store import Result
+from actors.setting import Setting
+from actors.shell import Shell
+from streams.events.base import Data, say
+from streams.outcomes import Accepted, Rejected
+from streams.replay import Applied
+
+Answer = TypeVar("Answer", bound=Message)
+
+_log = structlog.get_logger(actor="kv")
+
+
+class Caller(Protocol):
+    """Who is at the other end. ``trusted``: on the unix socket; ``client_cn``: of a verified certificate."""
+
+    peer: str
+    trusted: bool
+    client_cn: str
+
+
+class Call(Protocol):
+    """One call, of HTTP/2 or of the gateway; see :class:`actors.kv.http2.call.Call`."""
+
+    gone: bool
+    on_message: Callable[[bytes], None]
+    on_end: Callable[[], None]
+    on_gone: Callable[[], None]
+    on_drained: Callable[[], None]
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]: ...
+    @property
+    def connection(self) -> Caller: ...
+    def reply(self, message: bytes) -> None: ...
+    def send(self, message: bytes) -> None: ...
+    def finish(self, status: int = 0, message: str = "") -> None: ...
+    def buffered(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """``serve``: of a unary call ``(call, request, size in bytes)``, else ``(call)``; ``answers``: many messages."""
+
+    path: str
+    request: type[Message]
+    response: type[Message]
+    serve: Callable[..., None]
+    asks_many: bool = False
+    answers_many: bool = False
+
+
+class Rpc:
+    """One replica's services stand on this. Called on the loop's thread only."""
+
+    def __init__(self, shell: Shell, fold: KvFold, commands: Commands, reads: Reads, setting: Setting) -> None:
+        self.shell, self.fold, self.setting = shell, fold, setting
+        self.revs, self.leases = fold.v3.revs, fold.v3.leases
+        self.commands, self.reads = commands, reads
+        self.cluster_id, self.member_id = int(setting.log_id[:16], 16), member_id(setting.machine)
+        self._header = pb.ResponseHeader(cluster_id=self.cluster_id, member_id=self.member_id)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    # -- answers ----------------------------------------------------------------------------------------------
+
+    def head(self, answer: Answer, revision: int | None = None) -> Answer:
+        """Fill the header of a response, which it returns. Without ``revision``: the current one."""
+        filled: Any = answer
+        header = self._header
+        header.revision = self.revs.revision if revision is None else revision
+        header.raft_term = self.fold.cluster.election.term
+        filled.header.CopyFrom(header)
+        return answer
+
+    def header_bytes(self, revision: int) -> bytes:
+        """Field 1 of any response, encoded."""
+        header = self._header
+        header.revision, header.raft_term = revision, self.fold.cluster.election.term
+        raw = header.SerializeToString()
+        return b"\x0a" + bytes((len(raw),)) + raw
+
+    def leaderless(self) -> bool:
+        """No master is known here, or the log can't be reached."""
+        return not self.fold.cluster.election.holder or self.commands.stuck or not self.shell.host.live
+
+    # -- commands and reads -----------------------------------------------------------------------------------
+
+    def principal(self, call: Call) -> str:
+        connection = call.connection
+        if connection.trusted and (named := call.metadata.get(b"x-corelog-principal")):
+            return named.decode("utf-8", "replace")
+        return connection.peer
+
+    def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Message]) -> None:
+        """Order ``data``; ``done`` makes the answer when it is applied here."""
+        event = say(data, principal=self.principal(call))
+
+        def came(result: Applied | NotSent | OutcomeUnknown) -> None:
+            if call.gone:
+                return
+            try:
+                call.reply(done(outcome(result)).SerializeToString())
+            except V3Error as error:
+                call.finish(error.code, error.message)
+            except Exception:
+                failed(call)
+
+        self.commands.submit(event, 200 + size, came)
+
+    async def command(self, principal: str, data: Data, size: int) -> Result:
+        """The same for coroutines. Raises V3Error."""
+        future: asyncio.Future[Applied | NotSent | OutcomeUnknown] = asyncio.get_running_loop().create_future()
+
+        def came(result: Applied | NotSent | OutcomeUnknown) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        self.commands.submit(say(data, principal=principal), 200 + size, came)
+        return outcome(await future)
+
+    def read(self, call: Call, local: bool, answer: Callable[[], Message]) -> None:
+        """Reply with ``answer()``, at once if what this replica has will do, else when it has all that was
+        acknowledged anywhere before now."""
+        if local:
+            call.reply(answer().SerializeToString())
+            return
+
+        def caught_up(error: NotSent | None) -> None:
+            if call.gone:
+                return
+            try:
+                if error is not None:
+                    raise errors.TIMEOUT
+                call.reply(answer().SerializeToString())
+            except V3Error as refused:
+                call.finish(refused.code, refused.message)
+            except Exception:
+                failed(call)
+
+        self.reads.linearizable(caught_up)
+
+    async def linearizable(self) -> None:
+        """Raises V3Error."""
+        future: asyncio.Future[NotSent | None] = asyncio.get_running_loop().create_future()
+        self.reads.linearizable(lambda error: None if future.done() else future.set_result(error))
+        if await future is not None:
+            raise errors.TIMEOUT
+
+    def run(self, call: Call, work: Coroutine[Any, Any, Message | None]) -> None:
+        """Serve a call by a coroutine, cancelled when the call is gone; its answer, if any, ends the call."""
+
+        async def served() -> None:
+            try:
+                answer = await work
+                if answer is None:
+                    call.finish()
+                else:
+                    call.reply(answer.SerializeToString())
+            except V3Error as error:
+                call.finish(error.code, error.message)
+            except asyncio.CancelledError:
+                call.finish(errors.STOPPED.code, errors.STOPPED.message)
+            except Exception:
+                failed(call)
+
+        task = asyncio.ensure_future(served())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        call.on_gone = lambda: None if task.done() else void(task.cancel())
+
+
+def void(_: object) -> None:
+    """A callback has no result."""
+
+
+def member_id(machine: str) -> int:
+    """A machine's id as etcd's clients see it."""
+    return int(machine[:16], 16) if machine else 0
+
+
+def outcome(result: Applied | NotSent | OutcomeUnknown) -> Result:
+    """Raises V3Error: why there is none."""
+    if not isinstance(result, Applied):
+        raise errors.TOO_LARGE if isinstance(result, TooLarge) else errors.TIMEOUT
+    came_to = result.outcome
+    if isinstance(came_to, Rejected):
+        family, _, code = came_to.code.partition(".")
+        if family == "v3":
+            raise V3Error(int(code), came_to.message)
+        raise V3Error(errors.UNAVAILABLE, f"corelog: {came_to.code}: {came_to.message}")
+    assert isinstance(came_to, Accepted)
+    assert isinstance(came_to.result, Result)
+    return came_to.result
+
+
+def failed(call: Call) -> None:
+    """A fault of ours, inside an ``except``."""
+    _log.exception("a v3 call failed")
+    call.finish(errors.INTERNAL, "internal error")
+
+
+def unary(method: Method) -> Callable[[Call, bytes], None]:
+    """As HTTP/2 and the gateway call it."""
+    parse: Callable[[bytes], Any] = method.request.FromString
+    serve = method.serve
+
+    def handler(call: Call, raw: bytes) -> None:
+        try:
+            serve(call, parse(raw), len(raw))
+        except V3Error as error:
+            call.finish(error.code, error.message)
+        except DecodeError as error:
+            call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {error}")
+
+    return handler
+
+
+def parsed(call: Call, kind: type[Message], raw: bytes) -> Any:
+    """A message of a stream; None: the call was ended because it is none."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        call.finish(errors.INTERNAL, f"grpc: failed to unmarshal the received message: {error}")
+        return None

@@ -1,0 +1,41 @@
+"""All of etcd's v3 services of one replica, by path."""
+
+from actors.kv.commands import Commands, Reads
+from actors.kv.http2.request import Methods
+from actors.kv.rpc.keys import Keys
+from actors.kv.rpc.leases import Clocks, Leases
+from actors.kv.rpc.maintenance import Maintenance
+from actors.kv.rpc.service import Method, Rpc, unary
+from actors.kv.rpc.watches import Watches
+from actors.kv.state import KvFold
+from actors.setting import Setting
+from actors.shell import Shell
+
+
+class V3:
+    """``methods`` by path; ``http2`` is them as HTTP/2 takes them. ``applied`` wants to know of each batch."""
+
+    def __init__(
+        self, shell: Shell, fold: KvFold, commands: Commands, reads: Reads, setting: Setting, clocks: Clocks
+    ) -> None:
+        self._rpc = Rpc(shell, fold, commands, reads, setting)
+        self.watches = Watches(self._rpc)
+        self.methods: dict[str, Method] = {}
+        self.http2 = Methods()
+        for service in (Keys(self._rpc), self.watches, Leases(self._rpc, clocks), Maintenance(self._rpc)):
+            for method in service.methods():
+                self._add(method)
+
+    def _add(self, method: Method) -> None:
+        path = method.path.encode()
+        self.methods[method.path] = method
+        if method.asks_many:
+            self.http2.streaming[path] = method.serve
+        else:
+            self.http2.unary[path] = unary(method)
+
+    def applied(self) -> None:
+        self.watches.applied()
+
+    def close(self) -> None:
+        self._rpc.close()

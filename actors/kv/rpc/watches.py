@@ -1,0 +1,259 @@
+"""etcdserverpb.Watch: streams with many watchers each, fed by :class:`Watches` with what is applied."""
+
+import asyncio
+from collections.abc import Iterator
+
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc import watching
+from actors.kv.rpc.service import Call, Method, Rpc, failed, parsed
+from actors.kv.rpc.watching import Index, Watcher
+from actors.kv.v3 import errors
+from actors.kv.v3.revs import Rev
+
+#: A stream with more unsent bytes than this is told nothing until it is drained.
+STREAM_BYTES_MAX = 256 * 1024
+#: etcd's interval of progress notices, and how often a stream that asked for a leader looks for one.
+PROGRESS_S, LEADER_S = 600.0, 0.5
+INVALID_ID = -1
+
+
+class Watches:
+    """All streams of this replica. ``applied`` is called whenever something was applied."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self.rpc = rpc
+        self.index = Index()
+        self.streams: dict[Stream, None] = {}
+        #: synced watchers have been told everything up to this revision
+        self.seen = rpc.revs.revision
+
+    def methods(self) -> Iterator[Method]:
+        path = "/etcdserverpb.Watch/Watch"
+        yield Method(path, pb.WatchRequest, pb.WatchResponse, self.watch, asks_many=True, answers_many=True)
+
+    def watch(self, call: Call) -> None:
+        Stream(call, self)
+
+    def applied(self) -> None:
+        revs = self.rpc.revs
+        if revs.revision == self.seen:
+            return
+        first, self.seen = self.seen + 1, revs.revision
+        if not self.index.count:
+            return
+        hits: dict[Watcher, list[Rev]] = {}
+        of = self.index.of
+        for rev in revs.since(first):
+            for watcher in of(rev.key):
+                if watcher.wants(rev):
+                    hits.setdefault(watcher, []).append(rev)
+        head = self.rpc.header_bytes(self.seen)
+        encoded: dict[tuple[int, bool], bytes] = {}
+        for watcher, found in hits.items():
+            stream = watcher.stream
+            assert isinstance(stream, Stream)
+            try:
+                stream.tell(watcher, found, head, encoded)
+            except Exception:
+                failed(stream.call)
+
+
+class Stream:
+    """One call. Its watchers by id; those that aren't synced read the history while the client takes it."""
+
+    def __init__(self, call: Call, watches: Watches) -> None:
+        self.call = call
+        self._watches, self._rpc = watches, watches.rpc
+        self._watchers: dict[int, Watcher] = {}
+        self._next_id = 0
+        self._reading = False
+        self._asked_progress = 0
+        self._ticker: asyncio.TimerHandle | None = None
+        self._leader_ticker: asyncio.TimerHandle | None = None
+        watches.streams[self] = None
+        call.on_message, call.on_gone, call.on_drained = self._message, self._gone, self._read
+        if call.metadata.get(b"hasleader") == b"true":
+            self._look_for_leader()
+
+    # -- what the client says ---------------------------------------------------------------------------------
+
+    def _message(self, raw: bytes) -> None:
+        request = parsed(self.call, pb.WatchRequest, raw)
+        if request is None:
+            return
+        match request.WhichOneof("request_union"):
+            case "create_request":
+                self._create(request.create_request)
+            case "cancel_request":
+                self._cancel(request.cancel_request.watch_id)
+            case "progress_request":
+                self._asked_progress += 1
+                self._answer_progress()
+            case _:
+                pass
+
+    def _create(self, asked: pb.WatchCreateRequest) -> None:
+        self._watches.applied()
+        key, end = asked.key or b"\0", asked.range_end or None
+        if end == b"\0":
+            end = b""
+        refused = ""
+        if asked.start_revision < 0:
+            refused = errors.COMPACTED.message
+        elif end and key >= end:
+            refused = "mvcc: watcher range is empty"
+        elif asked.watch_id and asked.watch_id in self._watchers:
+            refused = "mvcc: duplicate watch ID provided on the WatchStream"
+        if refused:
+            answer = pb.WatchResponse(watch_id=INVALID_ID, created=True, canceled=True, cancel_reason=refused)
+            self._send(answer)
+            return
+        now = self._rpc.revs.revision
+        start = asked.start_revision
+        watcher = Watcher(
+            id=asked.watch_id or self._free_id(),
+            key=key,
+            end=end,
+            next=start or now + 1,
+            stream=self,
+            prev_kv=asked.prev_kv,
+            no_put=pb.WatchCreateRequest.NOPUT in asked.filters,
+            no_delete=pb.WatchCreateRequest.NODELETE in asked.filters,
+            fragment=asked.fragment,
+            progress=asked.progress_notify,
+        )
+        self._watchers[watcher.id] = watcher
+        self._send(pb.WatchResponse(watch_id=watcher.id, created=True))
+        if watcher.progress and self._ticker is None:
+            self._ticker = asyncio.get_running_loop().call_later(PROGRESS_S, self._tick)
+        if watcher.next > now:
+            self._sync(watcher)
+        else:
+            self._read()
+
+    def _free_id(self) -> int:
+        while self._next_id in self._watchers:
+            self._next_id += 1
+        self._next_id += 1
+        return self._next_id - 1
+
+    def _cancel(self, watch_id: int) -> None:
+        watcher = self._watchers.get(watch_id)
+        if watcher is not None:
+            self._drop(watcher)
+            self._send(pb.WatchResponse(watch_id=watch_id, canceled=True))
+
+    def _drop(self, watcher: Watcher) -> None:
+        del self._watchers[watcher.id]
+        if watcher.synced:
+            self._watches.index.remove(watcher)
+            watcher.synced = False
+
+    def _gone(self) -> None:
+        for watcher in list(self._watchers.values()):
+            self._drop(watcher)
+        self._watches.streams.pop(self, None)
+        for ticker in (self._ticker, self._leader_ticker):
+            if ticker is not None:
+                ticker.cancel()
+
+    # -- what is told -----------------------------------------------------------------------------------------
+
+    def tell(self, watcher: Watcher, found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]) -> None:
+        """What a batch of changes brought a synced watcher. ``encoded``: events, shared by all whom it concerns."""
+        if self.call.buffered() > STREAM_BYTES_MAX:
+            # it reads on in the history when the client takes more
+            self._watches.index.remove(watcher)
+            watcher.synced, watcher.next = False, max(watcher.next, found[0].mod)
+            return
+        self._send_events(watcher, found, head, encoded)
+
+    def _send_events(
+        self, watcher: Watcher, found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]
+    ) -> None:
+        events: list[bytes] = []
+        for rev in found:
+            known = encoded.get((id(rev), watcher.prev_kv))
+            if known is None:
+                prev = watching.before(self._rpc.revs, rev) if watcher.prev_kv else None
+                known = encoded[id(rev), watcher.prev_kv] = watching.event(rev, prev)
+            events.append(known)
+        watcher.told = True
+        head += b"\x10" + watching.varint(watcher.id) if watcher.id else b""
+        if not watcher.fragment:
+            self.call.send(head + (events[0] if len(events) == 1 else b"".join(events)))
+            return
+        for body, more in watching.fragments(events):
+            self.call.send(head + (b"\x38\x01" if more else b"") + body)
+
+    def _send(self, answer: pb.WatchResponse) -> None:
+        self.call.send(self._rpc.head(answer).SerializeToString())
+
+    def _sync(self, watcher: Watcher) -> None:
+        watcher.synced = True
+        self._watches.index.add(watcher)
+        self._answer_progress()
+
+    def _read(self) -> None:
+        """Go on reading for the watchers that aren't synced, a page of each in turn, while the client takes it."""
+        if not self._reading and not self.call.gone and watching.lagging(self._watchers.values()):
+            self._reading = True
+            asyncio.get_running_loop().call_soon(self._read_pages)
+
+    def _read_pages(self) -> None:
+        self._reading = False
+        if self.call.gone:
+            return
+        try:
+            for watcher in watching.lagging(self._watchers.values()):
+                if self.call.buffered() > STREAM_BYTES_MAX:
+                    return
+                self._read_page(watcher)
+        except Exception:
+            failed(self.call)
+            return
+        self._read()
+
+    def _read_page(self, watcher: Watcher) -> None:
+        revs = self._rpc.revs
+        self._watches.applied()
+        if watcher.next < revs.compacted:
+            self._drop(watcher)
+            answer = pb.WatchResponse(watch_id=watcher.id, canceled=True, compact_revision=revs.compacted)
+            self.call.send(self._rpc.head(answer, 0).SerializeToString())
+            return
+        page = watching.page(revs, watcher)
+        if page.revs:
+            self._send_events(watcher, page.revs, self._rpc.header_bytes(revs.revision), {})
+        watcher.next = page.next
+        if page.done:
+            self._sync(watcher)
+
+    # -- progress ---------------------------------------------------------------------------------------------
+
+    def _answer_progress(self) -> None:
+        """One for all of the stream, once all its watchers are synced."""
+        if not self._asked_progress:
+            return
+        if not self._watchers:
+            self._asked_progress = 0
+            return
+        self._watches.applied()
+        if watching.synced_until(self._watchers.values(), self._rpc.revs.revision):
+            self._asked_progress = 0
+            self._send(pb.WatchResponse(watch_id=INVALID_ID))
+
+    def _tick(self) -> None:
+        self._ticker = asyncio.get_running_loop().call_later(PROGRESS_S, self._tick)
+        self._watches.applied()
+        for watcher in self._watchers.values():
+            if watcher.progress and watcher.synced and not watcher.told:
+                self._send(pb.WatchResponse(watch_id=watcher.id))
+            watcher.told = False
+
+    def _look_for_leader(self) -> None:
+        if self._rpc.leaderless():
+            self.call.finish(errors.NO_LEADER.code, errors.NO_LEADER.message)
+            self._gone()
+            return
+        self._leader_ticker = asyncio.get_running_loop().call_later(LEADER_S, self._look_for_leader)

@@ -1,0 +1,193 @@
+"""Who watches which keys, and what is told of a change: the pure half of etcd's Watch.
+
+A watcher is a cursor (``next``) into the revisions that the store keeps. Synced ones stand in the index and get what
+each batch of changes brings; the others read the history in pages until they are there. So a slow one costs itself.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+
+import msgspec
+
+from actors.kv.v3.revs import Rev, Revs
+
+#: Changes that one page of a watcher that catches up reads, and about the bytes that it sends.
+PAGE_CHANGES, PAGE_BYTES = 4096, 1024 * 1024
+#: As etcd, per response: its limit of a request's bytes, from which on ``fragment`` splits.
+FRAGMENT_BYTES = 1536 * 1024
+
+
+class Watcher(msgspec.Struct, eq=False, gc=True):
+    """``end``: None for one key, empty for all behind. ``next``: the first revision that it wasn't told."""
+
+    id: int
+    key: bytes
+    end: bytes | None
+    next: int
+    stream: object
+    prev_kv: bool = False
+    no_put: bool = False
+    no_delete: bool = False
+    fragment: bool = False
+    progress: bool = False
+    #: whether the last interval of progress notices brought it an event
+    told: bool = False
+    synced: bool = False
+
+    def covers(self, key: bytes) -> bool:
+        if self.end is None:
+            return key == self.key
+        return self.key <= key and (not self.end or key < self.end)
+
+    def wants(self, rev: Rev) -> bool:
+        """Of a key that it covers."""
+        return not (self.no_put if rev.version else self.no_delete) and rev.mod >= self.next
+
+
+class Index:
+    """Synced watchers by what they watch; ranges that are prefixes are found by the prefix."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, dict[Watcher, None]] = {}
+        self._prefixes: dict[int, dict[bytes, dict[Watcher, None]]] = {}
+        self._ranges: dict[tuple[bytes, bytes], dict[Watcher, None]] = {}
+        self.count = 0
+
+    def add(self, watcher: Watcher) -> None:
+        self._place(watcher)[watcher] = None
+        self.count += 1
+
+    def remove(self, watcher: Watcher) -> None:
+        place = self._place(watcher)
+        del place[watcher]
+        self.count -= 1
+        if place:
+            return
+        key, end = watcher.key, watcher.end
+        if end is None:
+            del self._keys[key]
+        elif end and end == behind(key):
+            del self._prefixes[len(key)][key]
+            if not self._prefixes[len(key)]:
+                del self._prefixes[len(key)]
+        else:
+            del self._ranges[key, end]
+
+    def _place(self, watcher: Watcher) -> dict[Watcher, None]:
+        key, end = watcher.key, watcher.end
+        if end is None:
+            return self._keys.setdefault(key, {})
+        if end and end == behind(key):
+            return self._prefixes.setdefault(len(key), {}).setdefault(key, {})
+        return self._ranges.setdefault((key, end), {})
+
+    def of(self, key: bytes) -> Iterator[Watcher]:
+        """All that cover ``key``."""
+        if (found := self._keys.get(key)) is not None:
+            yield from found
+        for length, prefixes in self._prefixes.items():
+            if (found := prefixes.get(key[:length])) is not None and len(key) >= length:
+                yield from found
+        for (start, end), watchers in self._ranges.items():
+            if start <= key and (not end or key < end):
+                yield from watchers
+
+
+def behind(prefix: bytes) -> bytes:
+    """The ``range_end`` of all keys that begin with ``prefix``; empty: to the end of all keys."""
+    cut = prefix.rstrip(b"\xff")
+    return cut[:-1] + bytes((cut[-1] + 1,)) if cut else b""
+
+
+class Page(msgspec.Struct, gc=False):
+    """``next``: the first revision after it; ``done``: there is nothing more now."""
+
+    revs: list[Rev]
+    next: int
+    done: bool
+
+
+def page(revs: Revs, watcher: Watcher) -> Page:
+    """What a watcher that isn't synced is told next: whole revisions."""
+    found: list[Rev] = []
+    looked = size = last = 0
+    for rev in revs.since(watcher.next):
+        if (looked >= PAGE_CHANGES or size >= PAGE_BYTES) and rev.mod != last:
+            return Page(found, rev.mod, False)
+        looked, last = looked + 1, rev.mod
+        if watcher.covers(rev.key) and watcher.wants(rev):
+            found.append(rev)
+            size += rev.size
+    return Page(found, revs.revision + 1, True)
+
+
+# -- messages -------------------------------------------------------------------------------------------------
+
+
+def event(rev: Rev, prev: Rev | None = None) -> bytes:
+    """mvccpb.Event as field 11 of a WatchResponse."""
+    if rev.version:
+        inner = _field(0x12, _key_value(rev))
+    else:
+        inner = b"\x08\x01" + _field(0x12, _field(0x0A, rev.key) + b"\x18" + varint(rev.mod))
+    if prev is not None:
+        inner += _field(0x1A, _key_value(prev))
+    return _field(0x5A, inner)
+
+
+def before(revs: Revs, rev: Rev) -> Rev | None:
+    """What ``rev`` replaced, as etcd finds it: the key at the revision before; nothing if that is compacted."""
+    if rev.version == 1 or rev.mod - 1 < revs.compacted:
+        return None
+    prev = rev.prev
+    while prev is not None and prev.mod == rev.mod:
+        prev = prev.prev
+    return prev if prev is not None and prev.version else None
+
+
+def fragments(events: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Bodies for responses below the limit, one event at least in each; and whether more follow."""
+    parts: list[bytes] = []
+    size = 0
+    for one in events:
+        if parts and size + len(one) > FRAGMENT_BYTES:
+            yield b"".join(parts), True
+            parts, size = [], 0
+        parts.append(one)
+        size += len(one)
+    yield b"".join(parts), False
+
+
+def varint(number: int) -> bytes:
+    """Unsigned, or a negative int64."""
+    if 0 <= number < 0x80:
+        return bytes((number,))
+    number &= 0xFFFFFFFFFFFFFFFF
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _field(tag: int, payload: bytes) -> bytes:
+    return bytes((tag,)) + varint(len(payload)) + payload
+
+
+def _key_value(rev: Rev) -> bytes:
+    parts = [_field(0x0A, rev.key), b"\x10", varint(rev.create), b"\x18", varint(rev.mod), b"\x20", varint(rev.version)]
+    if rev.value:
+        parts.append(_field(0x2A, rev.value))
+    if rev.lease:
+        parts += (b"\x30", varint(rev.lease))
+    return b"".join(parts)
+
+
+def lagging(watchers: Iterable[Watcher]) -> list[Watcher]:
+    return [one for one in watchers if not one.synced]
+
+
+def synced_until(watchers: Iterable[Watcher], revision: int) -> bool:
+    """Whether all have been told everything up to ``revision``, and none waits for a later start."""
+    return all(takewhile(bool, (one.synced and one.next <= revision + 1 for one in watchers)))

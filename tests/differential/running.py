@@ -1,0 +1,259 @@
+"""Runs sequences on all servers and compares.
+
+The first server decides; a second real one only shows where the two part.
+"""
+
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from actors.kv.proto import etcd_pb2 as pb
+from tests.differential import masks, servers
+from tests.differential.servers import Client, Plain, Server
+
+#: Watches that settled aren't looked at longer than this.
+SETTLE_S = 3.0
+#: etcd looks after watches that are behind ten times a second.
+CATCH_UP_S = 0.2
+UNAVAILABLE = 14
+
+
+class Differ(AssertionError):
+    """The message has the step and both answers."""
+
+
+class Crashed(Exception):
+    """A real etcd is gone: some requests end it. The message has the step."""
+
+
+class Pairs:
+    """The servers, restarted when they parted. ``errors``: messages that were met; ``fields``: requests' fields set;
+    ``parted``: where the older real etcd answers otherwise than the newest; ``crashes``: steps that ended one."""
+
+    def __init__(self, folder: Path, older: bool = False) -> None:
+        self.errors: Counter[str] = Counter()
+        self.fields: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()
+        self.parted: dict[str, str] = {}
+        self.crashes: list[str] = []
+        self._folder, self._older = folder, older
+        self._watched = 0.0
+        self._stack: contextlib.ExitStack | None = None
+        self._servers: list[Server] = []
+        self._runs = itertools.count()
+        self._pool = ThreadPoolExecutor(3)
+
+    def __enter__(self) -> "Pairs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._pool.shutdown()
+
+    def _start(self) -> None:
+        folder = self._folder / str(next(self._runs))
+        folder.mkdir()
+        self._stack = contextlib.ExitStack()
+        enter = self._stack.enter_context
+        self._servers = [enter(servers.real(servers.NEWEST, folder / "newest")), enter(servers.ours(folder / "ours"))]
+        if self._older:
+            self._servers.append(enter(servers.real(servers.OLDER, folder / "older")))
+
+    def _stop(self) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            stack.close()
+
+    def run(self, sequence: list[Any]) -> None:
+        """Raises Differ."""
+        if self._stack is None:
+            self._start()
+        try:
+            self._run(sequence)
+        except Crashed as crashed:
+            self.crashes.append(str(crashed))
+            self._stop()
+        except BaseException:
+            self._stop()
+            raise
+
+    # -- one sequence -----------------------------------------------------------------------------------------
+
+    def _run(self, sequence: list[Any]) -> None:
+        revision = self._empty()
+        try:
+            for index, one in enumerate(sequence):
+                self._step(f"step {index}: {_shown(one)}", one, revision)
+            self._watches()
+            self._compare("HashKV at the end", self._all(lambda c: c.call("HashKV", pb.HashKVRequest())))
+        finally:
+            for server in self._servers:
+                for client in server.clients:
+                    client.forget_watches()
+
+    def _empty(self) -> int:
+        """Every sequence begins without keys and leases. Returns the revision then."""
+        everything = pb.DeleteRangeRequest(key=b"\0", range_end=b"\0")
+        self._all(lambda c: c.call("DeleteRange", everything))
+        for server in self._servers:
+            listed = server.clients[0].call("LeaseLeases", pb.LeaseLeasesRequest())
+            for lease in listed.get("leases", []):
+                server.clients[0].call("LeaseRevoke", pb.LeaseRevokeRequest(ID=int(lease["ID"])))
+        put = pb.PutRequest(key=b"a", value=b"first")
+        answers = self._all(lambda c: c.call("Put", put))
+        self._compare("the first put", answers)
+        for lease in (11, 12):
+            self._compare(
+                "grant", self._all(lambda c, i=lease: c.call("LeaseGrant", pb.LeaseGrantRequest(ID=i, TTL=900)))
+            )
+        return int(answers[0]["header"]["revision"])
+
+    def _all(self, what: Callable[[Client], Plain], client: int = 0) -> list[Plain]:
+        return list(self._pool.map(lambda server: what(server.clients[client]), self._servers))
+
+    def _compare(self, where: str, answers: list[Any]) -> None:
+        theirs, ours, *older = [masks.masked(one) for one in answers]
+        if any(isinstance(one, dict) and one.get("code") == UNAVAILABLE for one in (theirs, *older)):
+            raise Crashed(where)
+        if older and not masks.same(older[0], theirs):
+            self.parted.setdefault(where.partition(": ")[2][:40], f"{older[0]} | {theirs}")
+        if isinstance(theirs, dict) and "message" in theirs:
+            self.errors[theirs["message"]] += 1
+        if not masks.same(theirs, ours):
+            raise Differ(f"{where}\n  etcd:    {theirs}\n  corelog: {ours}")
+
+    def _step(self, where: str, step: Any, base: int) -> None:
+        name, client, *parts = step
+        self.steps[name] += 1
+        for part in parts:
+            if hasattr(part, "ListFields"):
+                _count_fields(_asked(name, parts, base) if part is parts[0] else part, self.fields)
+        ask = _ASKS[name](parts, base)
+        if name == "WatchCreate":
+            self._watched = time.monotonic()
+        elif name == "Compact":
+            # etcd may take this long to catch a watch up, and cancels it if the compaction comes first
+            time.sleep(max(0.0, self._watched + CATCH_UP_S - time.monotonic()))
+        self._compare(where, self._all(ask, client))
+
+    # -- watches ----------------------------------------------------------------------------------------------
+
+    def _watches(self) -> None:
+        """All watches must have told the same; etcd may take its time."""
+        for client in range(servers.CLIENTS):
+            streams = [server.clients[client].watch for server in self._servers]
+            if streams[0] is None:
+                continue
+            until = time.monotonic() + SETTLE_S
+            told = [_told(stream) for stream in streams]
+            while time.monotonic() < until and not masks.same(told[0], told[1]):
+                time.sleep(0.01)
+                told = [_told(stream) for stream in streams]
+            self._compare(f"watches of client {client}: ", told)
+
+
+def _told(stream: Any) -> Plain:
+    return {"events": dict(stream.events), "controls": dict(stream.controls), "ended": stream.ended}
+
+
+def _shown(step: Any) -> str:
+    return " ".join(str(part).replace("\n", " ") for part in step)
+
+
+def _count_fields(message: Any, into: Counter[str]) -> None:
+    for field, value in message.ListFields():
+        into[field.full_name] += 1
+        if field.message_type is not None:
+            for one in value if field.is_repeated else [value]:
+                _count_fields(one, into)
+
+
+# -- how each step asks ---------------------------------------------------------------------------------------
+
+
+def _range(parts: Any, base: int) -> pb.RangeRequest:
+    asked, back, bounds = parts
+    request = pb.RangeRequest()
+    request.CopyFrom(asked)
+    if back is not None:
+        request.revision = base + back
+    names = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
+    for name, bound in zip(names, bounds, strict=True):
+        if bound is not None:
+            setattr(request, name, base + bound)
+    return request
+
+
+def _watch_request(parts: Any, base: int) -> pb.WatchCreateRequest:
+    asked, back = parts
+    request = pb.WatchCreateRequest()
+    request.CopyFrom(asked)
+    if back is not None:
+        request.start_revision = base + back
+    return request
+
+
+def _asked(name: str, parts: Any, base: int) -> Any:
+    """The request with its revisions."""
+    if name in ("Range", "RangeStream"):
+        return _range(parts, base)
+    return _watch_request(parts, base) if name == "WatchCreate" else parts[0]
+
+
+def _simple(name: str) -> Callable[[Any, int], Callable[[Client], Plain]]:
+    return lambda parts, base: lambda client: client.call(name, parts[0])
+
+
+def _grant_any(client: Client, ttl: int) -> Plain:
+    """An id of the server's choice; gone again, so that lists stay comparable."""
+    answer = client.call("LeaseGrant", pb.LeaseGrantRequest(TTL=ttl))
+    if "ID" not in answer:
+        return answer
+    answer["ID"] = client.call("LeaseRevoke", pb.LeaseRevokeRequest(ID=int(answer["ID"]))).keys() == {"header"}
+    return answer
+
+
+def _watch(client: Client, request: pb.WatchCreateRequest) -> Plain:
+    client.watches().create(request)
+    return {}
+
+
+def _cancel(client: Client, watch_id: int) -> Plain:
+    client.watches().say(pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch_id)))
+    return {}
+
+
+_ASKS: dict[str, Callable[[Any, int], Callable[[Client], Plain]]] = {
+    **{name: _simple(name) for name in ("Put", "DeleteRange", "Txn", "LeaseGrant")},
+    "Range": lambda parts, base: lambda client: client.call("Range", _range(parts, base)),
+    "RangeStream": lambda parts, base: lambda client: client.range_stream(_range(parts, base)),
+    "Compact": lambda parts, base: (
+        lambda client: client.call("Compact", pb.CompactionRequest(revision=base + parts[0], physical=parts[1]))
+    ),
+    "LeaseGrantAny": lambda parts, base: lambda client: _grant_any(client, parts[0]),
+    "LeaseRevoke": lambda parts, base: lambda client: client.call("LeaseRevoke", pb.LeaseRevokeRequest(ID=parts[0])),
+    "LeaseTimeToLive": lambda parts, base: (
+        lambda client: client.call("LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=parts[0], keys=parts[1]))
+    ),
+    "LeaseLeases": lambda parts, base: lambda client: client.call("LeaseLeases", pb.LeaseLeasesRequest()),
+    "LeaseKeepAlive": lambda parts, base: lambda client: client.keep_alive(parts[0]),
+    "HashKV": lambda parts, base: (
+        lambda client: client.call("HashKV", pb.HashKVRequest(revision=0 if parts[0] is None else base + parts[0]))
+    ),
+    "WatchCreate": lambda parts, base: lambda client: _watch(client, _watch_request(parts, base)),
+    "WatchCancel": lambda parts, base: lambda client: _cancel(client, parts[0]),
+    "Alarm": lambda parts, base: lambda client: client.call("Alarm", pb.AlarmRequest(alarm=parts[0])),
+    "MoveLeader": lambda parts, base: lambda client: client.call("MoveLeader", pb.MoveLeaderRequest(targetID=parts[0])),
+    "Defragment": lambda parts, base: lambda client: client.call("Defragment", pb.DefragmentRequest()),
+}
+
+
+@contextlib.contextmanager
+def pairs(folder: Path, older: bool = False) -> Iterator[Pairs]:
+    with Pairs(folder, older) as made:
+        yield made
