@@ -8,6 +8,7 @@ principal.
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import struct
 import time
@@ -29,6 +30,8 @@ from actors.setting import Setting
 from actors.shell import Shell
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#: Like a request line, but to no path: a client that means to speak HTTP/2 is told by the end of the connection.
+_NO_REQUEST = re.compile(rb"[A-Z]+ [^/*hH]")
 BACKLOG = 1024
 SWEEP_S = 5.0
 
@@ -168,6 +171,8 @@ class Front(asyncio.Protocol):
         self._bytes += data
         if self._bytes.startswith(HTTP2_PREFACE):
             self._become(self._port.http2(self._trusted, self._peer()))
+        elif _NO_REQUEST.match(self._bytes):
+            self._transport.close()
         elif not HTTP2_PREFACE.startswith(self._bytes):
             self._become(self._port.http1(self._trusted, self._peer()))
 

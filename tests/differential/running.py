@@ -108,9 +108,8 @@ class Pairs:
         answers = self._all(lambda c: c.call("Put", put))
         self._compare("the first put", answers)
         for lease in (11, 12):
-            self._compare(
-                "grant", self._all(lambda c, i=lease: c.call("LeaseGrant", pb.LeaseGrantRequest(ID=i, TTL=900)))
-            )
+            grant = pb.LeaseGrantRequest(ID=lease, TTL=900)
+            self._compare("grant", self._all(_simple("LeaseGrant")([grant], 0)))
         return int(answers[0]["header"]["revision"])
 
     def _all(self, what: Callable[[Client], Plain], client: int = 0) -> list[Plain]:

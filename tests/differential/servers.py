@@ -166,7 +166,7 @@ class Server:
     """``name`` in reports; ``clients`` are connected."""
 
     def __init__(self, name: str, address: str) -> None:
-        self.name = name
+        self.name, self.port = name, int(address.rpartition(":")[2])
         self.clients = [Client(address) for _ in range(CLIENTS)]
 
     def close(self) -> None:

@@ -22,6 +22,9 @@ put = st.builds(
     pb.PutRequest, key=key, value=value, lease=lease, prev_kv=st.booleans(), ignore_value=rare, ignore_lease=rare
 )
 plain_put = st.builds(pb.PutRequest, key=some_key, value=value, lease=st.sampled_from([0, 0, 11]))
+refused_put = st.builds(
+    pb.PutRequest, key=some_key, value=value, lease=lease, ignore_value=st.booleans(), ignore_lease=st.booleans()
+)
 delete = st.builds(pb.DeleteRangeRequest, key=key, range_end=end, prev_kv=st.booleans())
 some_range = st.builds(
     pb.RangeRequest,
@@ -122,10 +125,12 @@ def step(name: str, *parts: Any) -> Any:
 steps = st.one_of(
     step("Put", plain_put),
     step("Put", put),
+    step("Put", refused_put),
     step("DeleteRange", delete),
     step("Range", some_range, back, bounds),
     step("Range", some_range, back, bounds),
     step("RangeStream", some_range, back, bounds),
+    step("RangeStream", st.builds(pb.RangeRequest, key=some_key, range_end=end, limit=small), back, bounds),
     step("Txn", txns()),
     step("Txn", txns()),
     step("Compact", st.one_of(st.integers(-3, 12)), st.booleans()),
@@ -148,4 +153,4 @@ rare_steps = st.one_of(
     step("Put", st.builds(pb.PutRequest, key=some_key, value=st.sampled_from([bytes(1_572_864), bytes(2_200_000)]))),
     step("Txn", st.just(pb.TxnRequest())),
 )
-sequences = st.lists(st.one_of(*[steps] * 40, rare_steps), min_size=5, max_size=25)
+sequences = st.lists(st.one_of(*[steps] * 40, rare_steps), min_size=12, max_size=30)

@@ -22,6 +22,8 @@ from actors.kv.http2.request import Malformed, Methods, Request, Streaming, Unar
 
 __all__ = ["Http2", "Limits", "Methods", "Streaming", "Unary"]
 
+#: HTTP's "request header fields too large".
+TOO_LARGE = 431
 #: Known header blocks of a connection.
 REQUESTS_MAX = 64
 #: Streams that we ended early and whose late frames are ignored.
@@ -378,7 +380,7 @@ class Http2(Control, asyncio.Protocol):
         call = self.calls[stream] = Call(self, stream, found, self.now)
         if found.timeout_s is not None and found.timeout_s < NEVER_S:
             self._set_deadline(call, self.now + found.timeout_s)
-        if found.refusal is not None and not found.http:
+        if found.refusal is not None and found.http in (0, TOO_LARGE):
             call.half_closed = bool(flags & frames.END_STREAM)
             call.finish(*found.refusal)
             return
@@ -409,6 +411,8 @@ class Http2(Control, asyncio.Protocol):
         if not payload and not end:
             self.junk()
         self._consumed(size)
+        if stream > self.last_stream:
+            return  # of a call that GOAWAY said isn't served
         call = self.calls.get(stream)
         if call is None:
             if stream not in self.ended_early:
@@ -512,6 +516,8 @@ class Http2(Control, asyncio.Protocol):
             call.half_closed = True
             self.over(call)
             call.vanish()
+        else:
+            self._ended_early(stream)
         self.answer(frames.rst_stream(stream, code))
         self.made_to_reset()
 
@@ -541,6 +547,6 @@ _TWO_MESSAGES = "cardinality violation: received multiple request messages for n
 
 def _too_large(limit: int) -> Request:
     found = Request(b"")
-    found.http, found.body = 431, f"the headers have over {limit} bytes\n".encode()
+    found.http = TOO_LARGE
     found.refusal = (messages.RESOURCE_EXHAUSTED, f"the headers have over {limit} bytes", ())
     return found

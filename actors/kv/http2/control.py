@@ -173,7 +173,7 @@ class Control(Connection):
 
     def not_idle(self, stream: int) -> None:
         """Raises ConnectionFault."""
-        if not stream & 1 or stream > self.last_stream:
+        if not stream & 1 or (stream > self.last_stream and self.draining < 2):
             raise ConnectionFault(frames.PROTOCOL_ERROR, f"stream {stream} isn't open")
 
     # -- keep-alive and the end -------------------------------------------------------------------------------

@@ -131,7 +131,9 @@ class Maintenance:
             response = self._rpc.head(pb.MemberListResponse())
             for machine, member in self._rpc.fold.cluster.members.items():
                 if member.control:
-                    response.members.add(ID=member_id(machine), name=member.name, clientURLs=member.clients)
+                    # what members have for each other is the log; where one answers stands for its peer's URL
+                    urls = member.clients
+                    response.members.add(ID=member_id(machine), name=member.name, peerURLs=urls, clientURLs=urls)
             return response
 
         self._rpc.read(call, not request.linearizable, answer)

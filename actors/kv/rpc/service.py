@@ -136,6 +136,10 @@ class Rpc:
         self.commands.submit(say(data, principal=principal), 200 + size, came)
         return outcome(await future)
 
+    def tell(self, principal: str, data: Data) -> None:
+        """Order ``data``; nobody waits for what becomes of it."""
+        self.commands.submit(say(data, principal=principal), 1000, void)
+
     def read(self, call: Call, local: bool, answer: Callable[[], Message]) -> None:
         """Reply with ``answer()``, at once if what this replica has will do, else when it has all that was
         acknowledged anywhere before now."""

@@ -1,10 +1,13 @@
 """All of etcd's v3 services of one replica, by path."""
 
+from itertools import chain
+
 from actors.kv.commands import Commands, Reads
 from actors.kv.http2.request import Methods
 from actors.kv.rpc.keys import Keys
 from actors.kv.rpc.leases import Clocks, Leases
 from actors.kv.rpc.maintenance import Maintenance
+from actors.kv.rpc.recipes import Recipes
 from actors.kv.rpc.service import Method, Rpc, unary
 from actors.kv.rpc.watches import Watches
 from actors.kv.state import KvFold
@@ -22,9 +25,10 @@ class V3:
         self.watches = Watches(self._rpc)
         self.methods: dict[str, Method] = {}
         self.http2 = Methods()
-        for service in (Keys(self._rpc), self.watches, Leases(self._rpc, clocks), Maintenance(self._rpc)):
-            for method in service.methods():
-                self._add(method)
+        rpc, watches = self._rpc, self.watches
+        services = (Keys(rpc), watches, Leases(rpc, clocks), Maintenance(rpc), Recipes(rpc, watches))
+        for method in chain.from_iterable(service.methods() for service in services):
+            self._add(method)
 
     def _add(self, method: Method) -> None:
         path = method.path.encode()

@@ -50,12 +50,7 @@ class Watches:
         head = self.rpc.header_bytes(self.seen)
         encoded: dict[tuple[int, bool], bytes] = {}
         for watcher, found in hits.items():
-            stream = watcher.stream
-            assert isinstance(stream, Stream)
-            try:
-                stream.tell(watcher, found, head, encoded)
-            except Exception:
-                failed(stream.call)
+            watcher.stream.tell(watcher, found, head, encoded)
 
 
 class Stream:
@@ -166,7 +161,10 @@ class Stream:
             self._watches.index.remove(watcher)
             watcher.synced, watcher.next = False, max(watcher.next, found[0].mod)
             return
-        self._send_events(watcher, found, head, encoded)
+        try:
+            self._send_events(watcher, found, head, encoded)
+        except Exception:
+            failed(self.call)
 
     def _send_events(
         self, watcher: Watcher, found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]

@@ -5,7 +5,7 @@ each batch of changes brings; the others read the history in pages until they ar
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from typing import Protocol
 
 import msgspec
 
@@ -17,6 +17,14 @@ PAGE_CHANGES, PAGE_BYTES = 4096, 1024 * 1024
 FRAGMENT_BYTES = 1536 * 1024
 
 
+class Told(Protocol):
+    """Who hears of a change: a watch's stream."""
+
+    def tell(
+        self, watcher: "Watcher", found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]
+    ) -> None: ...
+
+
 class Watcher(msgspec.Struct, eq=False, gc=True):
     """``end``: None for one key, empty for all behind. ``next``: the first revision that it wasn't told."""
 
@@ -24,7 +32,7 @@ class Watcher(msgspec.Struct, eq=False, gc=True):
     key: bytes
     end: bytes | None
     next: int
-    stream: object
+    stream: Told
     prev_kv: bool = False
     no_put: bool = False
     no_delete: bool = False
@@ -190,4 +198,4 @@ def lagging(watchers: Iterable[Watcher]) -> list[Watcher]:
 
 def synced_until(watchers: Iterable[Watcher], revision: int) -> bool:
     """Whether all have been told everything up to ``revision``, and none waits for a later start."""
-    return all(takewhile(bool, (one.synced and one.next <= revision + 1 for one in watchers)))
+    return all(one.synced and one.next <= revision + 1 for one in watchers)

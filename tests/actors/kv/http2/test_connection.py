@@ -1,0 +1,352 @@
+"""One connection: calls, windows, ends of calls and of the connection (RFC 9113, gRPC over HTTP/2)."""
+
+import asyncio
+import gzip
+
+import pytest
+
+from actors.kv.http2 import frames
+from actors.kv.http2.connection import Limits
+from tests.actors.kv.http2.peer import ECHO, SILENT, STREAM, Peer, grpc
+
+
+async def test_a_unary_call_is_answered_in_one_write() -> None:
+    peer = Peer()
+    await peer.frames()
+    stream = peer.ask(b"hello")
+    answer = (await peer.answers())[stream]
+    assert (answer.messages, answer.status, answer.ended) == ([b"hello"], (0, ""), True)
+    assert answer.headers[":status"] == "200"
+    assert answer.headers["content-type"] == "application/grpc"
+    assert not peer.server.calls
+
+
+async def test_the_same_block_again_is_known() -> None:
+    peer = Peer()
+    streams = [peer.ask(b"%d" % number) for number in range(5)]
+    answers = await peer.answers()
+    assert [answers[stream].messages for stream in streams] == [[b"%d" % number] for number in range(5)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 16378, 16379, 16380, 70_000, 1_000_000])
+async def test_messages_of_any_size_under_small_windows(size: int) -> None:
+    peer = Peer(settings=frames.settings([(frames.SET_INITIAL_WINDOW, 1000)]))
+    message = bytes(range(256)) * (size // 256 + 1)
+    message = message[:size]
+    stream = peer.open()
+    body = grpc(message)
+    peer.data(stream, body, end=True)
+    data, ended = b"", False
+    for _ in range(3000):
+        answer = (await peer.answers()).get(stream)
+        if answer is None:
+            break
+        assert len(answer.data) <= 1000
+        data, ended = data + answer.data, answer.ended
+        if ended:
+            break
+        peer.feed(frames.window_update(stream, 900) + frames.window_update(0, 900))
+    assert ended
+    assert data == body
+
+
+async def test_a_window_below_zero_waits_until_it_is_above() -> None:
+    peer = Peer(settings=frames.settings([(frames.SET_INITIAL_WINDOW, 100)]))
+    stream = peer.ask(b"x" * 150)
+    assert len((await peer.answers())[stream].data) == 100
+    peer.feed(frames.settings([(frames.SET_INITIAL_WINDOW, 10)]))  # 90 below zero
+    peer.feed(frames.window_update(stream, 90))
+    assert stream not in await peer.answers()
+    peer.feed(frames.window_update(stream, 20))
+    assert len((await peer.answers())[stream].data) == 20
+    peer.feed(frames.settings([(frames.SET_INITIAL_WINDOW, 1000)]))
+    answer = (await peer.answers())[stream]
+    assert (len(answer.data), answer.ended) == (35, True)
+
+
+async def test_a_stalled_reader_is_seen_and_told_of_again() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM)
+    (call,) = peer.calls
+    for _ in range(20):
+        call.send(b"y" * 10_000)
+    assert len((await peer.answers())[stream].data) == 65535
+    assert call.buffered() == 20 * 10_005 - 65535
+    peer.feed(frames.window_update(0, 1 << 20) + frames.window_update(stream, 1 << 20))
+    assert ("drained", call) in peer.seen
+    assert call.buffered() == 0
+    assert len((await peer.answers())[stream].data) == 20 * 10_005 - 65535
+
+
+async def test_calls_take_turns_on_a_narrow_connection() -> None:
+    peer = Peer(settings=frames.settings([(frames.SET_INITIAL_WINDOW, 1 << 20)]))
+    streams = [peer.ask(b"z" * 100_000) for _ in range(3)]
+    first = await peer.answers()
+    peer.feed(frames.window_update(0, 50_000))
+    more = await peer.answers()
+    assert set(first) | set(more) == set(streams)
+
+
+async def test_more_than_the_windows_we_gave_ends_it() -> None:
+    peer = Peer(Limits(call_window=1000, connection_window=100_000))
+    stream = peer.open(STREAM)
+    peer.data(stream, grpc(b"a" * 400))
+    peer.data(stream, b"b" * 900)
+    assert (await peer.answers())[stream].reset == frames.FLOW_CONTROL_ERROR
+
+
+async def test_the_client_may_go_on_sending() -> None:
+    """Our windows are opened again as it comes."""
+    peer = Peer(Limits(call_window=1000, connection_window=70_000))
+    stream = peer.open(STREAM)
+    sent = 0
+    given = 1000
+    for _ in range(300):
+        for one in await peer.frames():
+            if one.kind == frames.WINDOW_UPDATE and one.stream == stream:
+                given += int.from_bytes(one.payload, "big")
+        size = min(given - sent, 400)
+        assert size > 0
+        peer.data(stream, grpc(b"c" * (size - 5)) if size >= 5 else b"")
+        sent += size
+    assert sum(5 + len(raw) for kind, raw in peer.seen if kind == "message") == sent
+
+
+async def test_headers_in_pieces_with_padding_and_priority() -> None:
+    peer = Peer()
+    block = peer.block()
+    pad = bytes((7,)) + (0).to_bytes(4, "big") + b"\x10" + block[:5] + bytes(7)
+    peer.feed(frames.frame(frames.HEADERS, frames.PADDED | frames.PRIORITIZED, 1, pad))
+    peer.feed(frames.frame(frames.CONTINUATION, 0, 1, block[5:6]))
+    peer.feed(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, block[6:]))
+    body = grpc(b"padded")
+    peer.feed(frames.frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, bytes((9,)) + body + bytes(9)))
+    assert (await peer.answers())[1].messages == [b"padded"]
+
+
+async def test_nothing_comes_between_the_pieces_of_headers() -> None:
+    peer = Peer()
+    peer.feed(frames.frame(frames.HEADERS, 0, 1, peer.block()))
+    peer.feed(frames.frame(frames.PING, 0, 0, bytes(8)))
+    assert (await peer.goaway() or (0,))[0] == frames.PROTOCOL_ERROR
+
+
+async def test_trailers_of_the_client_end_its_side() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM)
+    peer.data(stream, grpc(b"one"))
+    peer.feed(frames.headers(stream, peer._encoder.encode([("x-trailer", "1")]), end=True))
+    assert peer.seen == [("message", b"one"), ("end", peer.calls[0])]
+    peer.calls[0].finish(9, "näh\n")
+    assert (await peer.answers())[stream].status == (9, "n%C3%A4h%0A")
+
+
+async def test_a_cancelled_call_is_gone_once() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM)
+    (call,) = peer.calls
+    peer.feed(frames.rst_stream(stream, frames.CANCEL))
+    assert peer.seen == [("gone", call)]
+    call.send(b"late")
+    call.finish()
+    peer.server.connection_lost(None)
+    assert peer.seen == [("gone", call)]
+    assert stream not in await peer.answers()
+    assert not peer.open_ones
+
+
+async def test_a_deadline_ends_a_call() -> None:
+    peer = Peer()
+    stream = peer.ask(b"", SILENT, [("grpc-timeout", "30m")])
+    assert not (await peer.answers()).get(stream)
+    await asyncio.sleep(0.08)
+    assert (await peer.answers())[stream].status == (4, "context deadline exceeded")
+    assert peer.seen == [("gone", peer.calls[0])]
+
+
+async def test_a_lost_connection_ends_all_calls() -> None:
+    peer = Peer()
+    peer.open(STREAM)
+    peer.ask(b"", SILENT)
+    peer.server.connection_lost(ConnectionResetError())
+    assert sorted(kind for kind, _ in peer.seen) == ["gone", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ([("content-type", "text/html")], None),
+        ([("grpc-timeout", "1x")], (13, 'malformed grpc-timeout: transport: timeout unit is not recognized: "1x"')),
+        ([("grpc-encoding", "snappy")], (12, 'grpc: Decompressor is not installed for grpc-encoding "snappy"')),
+    ],
+)
+async def test_wrong_headers(more: list[tuple[str, str]], status: tuple[int, str] | None) -> None:
+    peer = Peer()
+    stream = peer.open(ECHO, [one for one in more if one[0] != "content-type"])
+    if status is None:
+        block = peer._encoder.encode([(":method", "GET"), (":scheme", "http"), (":path", "/"), *more])
+        peer.feed(frames.headers(stream + 2, block, end=True))
+        answer = (await peer.answers())[stream + 2]
+        assert answer.headers[":status"] == "415"
+        return
+    peer.data(stream, grpc(b""), end=True)
+    assert (await peer.answers())[stream].status == status
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/a.B/C", "unknown service a.B"), ("/test.Echo/X", "unknown method X for service test.Echo")],
+)
+async def test_an_unknown_method_is_unimplemented(path: str, why: str) -> None:
+    peer = Peer()
+    stream = peer.ask(b"", path)
+    assert (await peer.answers())[stream].status == (12, why)
+
+
+async def test_a_message_over_the_limit_is_refused_by_its_prefix() -> None:
+    peer = Peer(Limits(message_bytes=1000))
+    stream = peer.open()
+    peer.data(stream, grpc(bytes(1001))[:20])
+    assert (await peer.answers())[stream].status == (8, "grpc: received message larger than max (1001 vs. 1000)")
+    assert peer.ask(b"next") in await peer.answers()
+
+
+async def test_gzip_both_ways_and_a_bomb() -> None:
+    peer = Peer(Limits(message_bytes=10_000))
+    stream = peer.open(ECHO, [("grpc-encoding", "gzip")])
+    peer.data(stream, grpc(gzip.compress(b"hello" * 100), 1), end=True)
+    answer = (await peer.answers())[stream]
+    assert answer.headers["grpc-encoding"] == "gzip"
+    assert gzip.decompress(answer.messages[0]) == b"hello" * 100
+    bomb = peer.open(ECHO, [("grpc-encoding", "gzip")])
+    peer.data(bomb, grpc(gzip.compress(bytes(1 << 20)), 1), end=True)
+    assert (await peer.answers())[bomb].status[0] == 8
+
+
+async def test_a_unary_call_with_no_message_or_two() -> None:
+    peer = Peer()
+    none = peer.open(end=True)
+    two = peer.open()
+    peer.data(two, grpc(b"1") + grpc(b"2"), end=True)
+    answers = await peer.answers()
+    assert [answers[stream].status[0] for stream in (none, two)] == [13, 13]
+
+
+async def test_handlers_that_fail_end_their_call_alone() -> None:
+    peer = Peer()
+    peer.server._methods.unary[SILENT.encode()] = lambda call, raw: call.reply(raw[99])  # type: ignore[arg-type]
+    bad = peer.ask(b"short", SILENT)
+    good = peer.ask(b"fine")
+    answers = await peer.answers()
+    assert answers[bad].status == (13, "internal error")
+    assert answers[good].messages == [b"fine"]
+
+
+# -- the connection -------------------------------------------------------------------------------------------
+
+
+async def test_drain_serves_what_is_under_way_and_no_more() -> None:
+    peer = Peer()
+    stream = peer.ask(b"", SILENT)
+    peer.server.drain()
+    said = await peer.frames()
+    ping = next(one for one in said if one.kind == frames.PING)
+    assert [one.kind for one in said if one.kind == frames.GOAWAY] == [frames.GOAWAY]
+    meanwhile = peer.ask(b"on its way")
+    assert (await peer.answers())[meanwhile].messages == [b"on its way"]
+    peer.feed(frames.frame(frames.PING, frames.ACK, 0, ping.payload))
+    late = peer.ask(b"late")
+    peer.calls[0].reply(b"done")
+    answers = await peer.answers()
+    assert answers[stream].messages == [b"done"]
+    assert late not in answers
+    assert peer.transport.closed
+
+
+async def test_calls_over_the_limit_are_refused() -> None:
+    peer = Peer(Limits(calls=2))
+    streams = [peer.ask(b"", SILENT) for _ in range(3)]
+    assert {stream: one.reset for stream, one in (await peer.answers()).items()} == {streams[2]: frames.REFUSED_STREAM}
+
+
+async def test_pings_are_answered_and_too_many_end_it() -> None:
+    peer = Peer()
+    await peer.frames()
+    peer.feed(frames.frame(frames.PING, 0, 0, b"12345678"))
+    assert [(one.kind, one.flags, one.payload) for one in await peer.frames()] == [(frames.PING, 1, b"12345678")]
+    for _ in range(4):
+        peer.feed(frames.frame(frames.PING, 0, 0, bytes(8)))
+    assert await peer.goaway() == (frames.ENHANCE_YOUR_CALM, "too_many_pings")
+
+
+async def test_a_silent_client_is_pinged_and_cut_off() -> None:
+    peer = Peer(Limits(ping_after_s=10, ping_wait_s=5))
+    await peer.frames()
+    now = peer.server.heard_s
+    assert not peer.server.overdue(now + 9)
+    assert not peer.server.overdue(now + 11)
+    assert [one.kind for one in await peer.frames()] == [frames.PING]
+    assert not peer.server.overdue(now + 15)
+    assert peer.server.overdue(now + 17)
+
+
+@pytest.mark.parametrize("flood", ["reset", "settings", "empty data", "priority", "continuation", "unknown"])
+async def test_floods_end_by_calm(flood: str) -> None:
+    peer = Peer()
+    for number in range(3000):
+        if peer.server._deaf:
+            break
+        match flood:
+            case "reset":
+                peer.feed(frames.rst_stream(peer.open(STREAM), frames.CANCEL))
+            case "settings":
+                peer.feed(frames.settings([]))
+            case "empty data":
+                peer.data(peer.open(STREAM) if not number else 1, b"")
+            case "priority":
+                peer.feed(frames.frame(frames.PRIORITY, 0, 1, (3).to_bytes(4, "big") + b"\0"))
+            case "continuation":
+                kind = frames.HEADERS if not number else frames.CONTINUATION
+                peer.feed(frames.frame(kind, 0, 1, b"\0\1a\1b"))
+            case _:
+                peer.feed(frames.frame(77, 0, 0, b""))
+    assert (await peer.goaway() or (0,))[0] == frames.ENHANCE_YOUR_CALM
+    assert not peer.server.calls
+
+
+async def test_headers_over_the_limit_are_refused() -> None:
+    peer = Peer(Limits(header_bytes=2000))
+    stream = peer.open(ECHO, [("x-big", "v" * 3000)])
+    answer = (await peer.answers())[stream]
+    assert (answer.headers[":status"], answer.status[0]) == ("431", 8)
+    assert peer.ask(b"still here") in await peer.answers()
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (frames.frame(frames.DATA, 0, 0, b"x"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 0, 99, b"x"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.HEADERS, 4, 2, b""), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.HEADERS, 4, 1, b"\x80"), frames.COMPRESSION_ERROR),
+        (frames.frame(frames.PING, 0, 0, b"x"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.SETTINGS, 0, 0, b"x"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.SETTINGS, 1, 0, b"xxxxxx"), frames.FRAME_SIZE_ERROR),
+        (frames.settings([(frames.SET_INITIAL_WINDOW, 1 << 31)]), frames.FLOW_CONTROL_ERROR),
+        (frames.window_update(0, 0), frames.PROTOCOL_ERROR),
+        (frames.window_update(0, 0x7FFFFFFF), frames.FLOW_CONTROL_ERROR),
+        (frames.frame(frames.PUSH_PROMISE, 4, 1, bytes(4)), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.CONTINUATION, 4, 1, b""), frames.PROTOCOL_ERROR),
+        (b"\x00\x40\x01" + bytes((frames.DATA, 0, 0, 0, 0, 1)), frames.FRAME_SIZE_ERROR),
+    ],
+)
+async def test_what_ends_a_connection(raw: bytes, code: int) -> None:
+    peer = Peer()
+    peer.feed(raw)
+    assert (await peer.goaway() or (None,))[0] == code
+
+
+async def test_no_preface_no_http2() -> None:
+    peer = Peer(settings=b"")
+    peer.feed(frames.frame(frames.PING, 0, 0, bytes(8)))  # SETTINGS have to come first
+    assert (await peer.goaway() or (None,))[0] == frames.PROTOCOL_ERROR
