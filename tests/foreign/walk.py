@@ -1,0 +1,271 @@
+"""A walk: a list of etcdctl's commands, run against two clusters; what they print is compared, masked.
+
+    python -m tests.foreign.walk 3.5.1 v3 http://127.0.0.1:2379 http://127.0.0.1:12379
+    python -m tests.foreign.walk real          each etcdctl by real etcd against real etcd
+
+A line of a walk (``tests/foreign/walks/*.walk``), in this order, all but the command optional:
+    3.5+ or 3.4-            only by an etcdctl of this version or newer, or older
+    'text' |                standard input, with Python's escapes
+    NAME=                   keep the first id (v2: the modified index) that is printed as $NAME
+    &                       leave it running; ``END n`` later interrupts it once it has printed n lines
+    command and flags       $NAME, $ENDPOINT, $FOLDER (an empty one), $SPARE (another cluster) stand for what they name
+and besides: ``SAY 'text'`` to what was left running, ``ENV NAME=value``, ``WAIT seconds``.
+"""
+
+import ast
+import contextlib
+import difflib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from tests.foreign import masks, servers
+
+WALKS = Path(__file__).parent / "walks"
+TIMEOUT_S = 20.0
+_LINE = re.compile(
+    r"(?:(?P<version>\d\.\d)(?P<side>[+-]) )?(?:(?P<stdin>'(?:[^'\\]|\\.)*') \| )?"
+    r"(?:(?P<keep>[a-z]\w*)= )?(?P<behind>& )?(?P<command>.*)"
+)
+_ID = re.compile(r"\b[0-9a-f]{13,16}\b")
+_MODIFIED = re.compile(r"Modified-Index: (\d+)")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a walk."""
+
+    line: int
+    command: str
+    stdin: str = ""
+    keep: str = ""
+    behind: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a step printed, masked."""
+
+    step: Step
+    text: str
+
+
+def steps(walk: str, version: str) -> list[Step]:
+    """The lines of a walk that an etcdctl of this version takes."""
+    found = []
+    mine = _version(version)
+    for number, line in enumerate((WALKS / f"{walk}.walk").read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        parts = _LINE.fullmatch(line.strip())
+        assert parts, line
+        if parts["version"]:
+            bound = _version(parts["version"])
+            if (mine < bound) if parts["side"] == "+" else (mine > bound):
+                continue
+        stdin = ast.literal_eval(parts["stdin"]) if parts["stdin"] else ""
+        found.append(Step(number, parts["command"], stdin, parts["keep"] or "", bool(parts["behind"])))
+    return found
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+class _Behind:
+    """A command left running, whose lines are counted as they come."""
+
+    def __init__(self, step: Step, process: "subprocess.Popen[str]") -> None:
+        self.step, self.process = step, process
+        self.lines: list[str] = []
+        self.errors = ""
+        self._readers = [threading.Thread(target=read) for read in (self._read, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        self.errors = self.process.stderr.read()
+
+    def say(self, text: str) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+        return ""
+
+    def end(self, lines: int, timeout_s: float = 15) -> str:
+        until = time.monotonic() + timeout_s
+        while len(self.lines) < lines and time.monotonic() < until and self.process.poll() is None:
+            time.sleep(0.02)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return f"{''.join(self.lines)}--- {self.errors}"
+
+
+class Session:
+    """A walk's commands against one cluster."""
+
+    def __init__(self, version: str, api: str, endpoint: str, spare: str = "") -> None:
+        self.ctl, self.api, self.endpoint = servers.program("etcdctl", version), api, endpoint
+        self.folder = tempfile.TemporaryDirectory(prefix="corelog-walk-")
+        self.names = {"ENDPOINT": endpoint, "FOLDER": self.folder.name, "SPARE": spare.removeprefix("http://")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL")}
+        # newer ones warn of it at each command
+        self.env = {**clean, "ETCDCTL_API": api[1:]} if version == "3.4" else clean
+        self.first = _index(endpoint) if api == "v2" else 0
+        self.behind: list[_Behind] = []
+
+    def run(self, walk: list[Step]) -> list[Seen]:
+        try:
+            return [Seen(step, self._masked(step, self._said(step))) for step in walk]
+        finally:
+            for left in self.behind:
+                left.process.kill()
+                left.end(0)
+            self.folder.cleanup()
+
+    def _said(self, step: Step) -> str:
+        word, _, rest = step.command.partition(" ")
+        if word == "WAIT":
+            time.sleep(float(rest))
+            return ""
+        if word == "ENV":
+            name, _, value = rest.partition("=")
+            self.env[name] = value
+            return ""
+        if word == "END":
+            return self.behind.pop().end(int(rest or 0))
+        if word == "SAY":
+            return self.behind[-1].say(ast.literal_eval(rest))
+        return self._ask(step)
+
+    def _ask(self, step: Step) -> str:
+        command = re.sub(r"\$(\w+)", lambda name: self.names.get(name[1], name[0]), step.command)
+        where = [] if "--endpoints" in command else [f"--endpoints={self.endpoint}"]
+        process = subprocess.Popen(
+            [str(self.ctl), *where, *shlex.split(command)],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+        if step.behind:
+            self.behind.append(_Behind(step, process))
+            return self.behind[-1].say(step.stdin)
+        try:
+            out, errors = process.communicate(step.stdin, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, errors = process.communicate()
+            errors += f"\nnot done after {TIMEOUT_S:g} s"
+        if step.keep:
+            found = (_MODIFIED if self.api == "v2" else _ID).findall(out)
+            self.names[step.keep] = found[0] if found else f"no-{step.keep}"
+        if "protobuf" in step.command:
+            out = masks.message(out.encode("utf-8", "surrogateescape"))
+        return f"{out}--- {errors}exit {process.returncode}"
+
+    def _masked(self, step: Step, said: str) -> str:
+        bare = self.endpoint.removeprefix("http://")
+        addresses = {self.folder.name: "<folder>", self.endpoint: "<endpoint>", bare: "<endpoint>"}
+        if self.names["SPARE"]:
+            addresses[self.names["SPARE"]] = "<spare>"
+        if self.api == "v2":
+            said = masks.rebased(said, self.first)
+            if "-with-index" in step.command:
+                said = masks.unequal(said)
+        said = masks.masked(said, addresses, status=bool(re.search("(endpoint|snapshot) status", step.command)))
+        listing = re.search(r"\bls\b|\bmember (list|add)", step.command) and "--sort" not in step.command
+        return masks.unordered(said) if listing else said
+
+
+def _index(endpoint: str) -> int:
+    with urlopen(Request(f"{endpoint}/v2/keys/"), timeout=10) as answer:
+        return int(answer.headers["X-Etcd-Index"])
+
+
+def both(version: str, walk: str, one: tuple[str, str], other: tuple[str, str]) -> list[tuple[Seen, Seen]]:
+    """Walk against two clusters, each (endpoint, spare endpoint), at once."""
+    todo = steps(walk, version)
+    api = walk[:2]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(Session(version, api, *where).run, todo) for where in (one, other)]
+        return list(zip(runs[0].result(), runs[1].result(), strict=True))
+
+
+def differences(pairs: list[tuple[Seen, Seen]]) -> list[str]:
+    """Each step that printed two things, with both."""
+    told = []
+    for one, other in pairs:
+        if one.text != other.text:
+            lines = difflib.unified_diff(
+                one.text.splitlines(), other.text.splitlines(), "one", "other", lineterm="", n=1
+            )
+            told.append("\n".join([f"line {one.step.line}: {one.step.command}", *lines]))
+    return told
+
+
+def real(version: str, walk: str, server: str) -> tuple[int, list[str]]:
+    """Steps and differences of real etcd against real etcd."""
+    with contextlib.ExitStack() as stack:
+        one, other, spare, another = (stack.enter_context(servers.Etcd(server)) for _ in range(4))
+        pairs = both(version, walk, (one.endpoint, spare.endpoint), (other.endpoint, another.endpoint))
+    return len(pairs), differences(pairs)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["real"]:
+        for version, walk, server in (
+            ("3.4", "v2", "3.4"),
+            ("3.4", "v3", "3.7"),
+            ("3.5.1", "v3", "3.7"),
+            ("3.7", "v3", "3.7"),
+        ):
+            count, told = real(version, walk, server)
+            print(
+                f"etcdctl {version} {walk} on etcd {server}: {count} steps, {len(told)} differ",
+                *told,
+                sep="\n",
+                flush=True,
+            )
+        return
+    if arguments[:1] == ["show"]:
+        _, version, walk, server = arguments
+        with servers.Etcd(server) as one, servers.Etcd(server) as spare:
+            for seen in Session(version, walk[:2], one.endpoint, spare.endpoint).run(steps(walk, version)):
+                print(f"{seen.step.line}$ {seen.step.command}\n{seen.text}")
+        return
+    version, walk, one_at, other_at = arguments
+    print(*differences(both(version, walk, (one_at, ""), (other_at, ""))), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
