@@ -2,6 +2,7 @@
 
 Names, numbers and meanings of the fields are those of etcd's gRPC messages. Keys and values are bytes
 (:data:`~streams.events.base.Blob`). ``range_end``: empty for the one key, ``"\\0"`` for all keys from ``key`` on.
+``auth``: the revision of users and roles at which the asking user (``principal``: ``user:NAME``) was known, or 0.
 """
 
 import msgspec
@@ -22,6 +23,7 @@ class Put(Data, frozen=True):
     lease: int = 0
     ignore_value: bool = False
     ignore_lease: bool = False
+    auth: int = 0
 
 
 @event("kv.v3.delete.v1", "kv", command=True)
@@ -30,6 +32,7 @@ class Delete(Data, frozen=True):
 
     key: Blob
     range_end: Blob = ""
+    auth: int = 0
 
 
 class Compare(Part, frozen=True):
@@ -96,6 +99,7 @@ class Txn(Data, frozen=True):
     compare: list[Compare] = []
     success: list[Op] = []
     failure: list[Op] = []
+    auth: int = 0
 
 
 @event("kv.v3.compact.v1", "kv", command=True)
@@ -118,6 +122,7 @@ class LeaseRevoke(Data, frozen=True):
     """Lease.LeaseRevoke: deletes the keys of the lease in one revision, then the lease."""
 
     id: int
+    auth: int = 0
 
 
 @event("kv.v3.leases_renew.v1", "kv", command=True)
@@ -159,3 +164,114 @@ class Alarm(Data, frozen=True):
     kind: int
     member: int = 0
     on: bool = True
+
+
+class Permission(Part, frozen=True):
+    """``kind``: 0 read, 1 write, 2 both."""
+
+    kind: int
+    key: Blob
+    range_end: Blob = ""
+
+
+@event("kv.v3.auth_enable.v1", "kv", command=True)
+class AuthEnable(Data, frozen=True):
+    """Auth.AuthEnable."""
+
+    auth: int = 0
+
+
+@event("kv.v3.auth_disable.v1", "kv", command=True)
+class AuthDisable(Data, frozen=True):
+    """Auth.AuthDisable."""
+
+    auth: int = 0
+
+
+@event("kv.v3.auth_token.v1", "kv", command=True)
+class AuthToken(Data, frozen=True):
+    """Auth.Authenticate, once the password was found right. ``digest``: SHA-256 of the token, which only its owner
+    has; void if users changed since ``auth``."""
+
+    name: str
+    digest: Base64
+    auth: int = 0
+
+
+@event("kv.v3.user_add.v1", "kv", command=True)
+class UserAdd(Data, frozen=True):
+    """Auth.UserAdd. ``hash``: bcrypt's; empty: no password, the user comes by certificate."""
+
+    name: str
+    hash: str = ""
+    auth: int = 0
+
+
+@event("kv.v3.user_delete.v1", "kv", command=True)
+class UserDelete(Data, frozen=True):
+    """Auth.UserDelete."""
+
+    name: str
+    auth: int = 0
+
+
+@event("kv.v3.user_password.v1", "kv", command=True)
+class UserPassword(Data, frozen=True):
+    """Auth.UserChangePassword."""
+
+    name: str
+    hash: str
+    auth: int = 0
+
+
+@event("kv.v3.user_grant.v1", "kv", command=True)
+class UserGrant(Data, frozen=True):
+    """Auth.UserGrantRole."""
+
+    name: str
+    role: str
+    auth: int = 0
+
+
+@event("kv.v3.user_revoke.v1", "kv", command=True)
+class UserRevoke(Data, frozen=True):
+    """Auth.UserRevokeRole."""
+
+    name: str
+    role: str
+    auth: int = 0
+
+
+@event("kv.v3.role_add.v1", "kv", command=True)
+class RoleAdd(Data, frozen=True):
+    """Auth.RoleAdd."""
+
+    name: str
+    auth: int = 0
+
+
+@event("kv.v3.role_delete.v1", "kv", command=True)
+class RoleDelete(Data, frozen=True):
+    """Auth.RoleDelete."""
+
+    name: str
+    auth: int = 0
+
+
+@event("kv.v3.role_grant.v1", "kv", command=True)
+class RoleGrant(Data, frozen=True):
+    """Auth.RoleGrantPermission."""
+
+    name: str
+    permission: Permission
+    auth: int = 0
+
+
+@event("kv.v3.role_revoke.v1", "kv", command=True)
+class RoleRevoke(Data, frozen=True):
+    """Auth.RoleRevokePermission."""
+
+    name: str
+    key: Blob
+    range_end: Blob = ""
+    auth: int = 0

@@ -3,7 +3,7 @@
 Source of the checks and their order: etcd's ``api/v3rpc``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from actors.kv.proto import etcd_pb2 as pb
@@ -75,6 +75,18 @@ def reads_only(asked: pb.TxnRequest) -> bool:
         elif kind != "request_range":
             return False
     return True
+
+
+def shown(asked: pb.TxnRequest) -> Iterator[tuple[bytes, bytes]]:
+    """The ranges whose former values a transaction may be shown (``prev_kv``)."""
+    for op in (*asked.success, *asked.failure):
+        match op.WhichOneof("request"):
+            case "request_txn":
+                yield from shown(op.request_txn)
+            case "request_put" if op.request_put.prev_kv:
+                yield op.request_put.key, b""
+            case "request_delete_range" if op.request_delete_range.prev_kv:
+                yield op.request_delete_range.key, op.request_delete_range.range_end
 
 
 def serializable(asked: pb.TxnRequest) -> bool:

@@ -10,6 +10,7 @@ from actors.kv.rpc import asked, told
 from actors.kv.rpc.service import Call, Method, Rpc
 from actors.kv.v3 import errors
 from actors.kv.v3 import txn as txns
+from actors.kv.v3.auth import needs
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.ranges import Query, Ranged, ranged
 from actors.kv.v3.revs import Rev
@@ -38,6 +39,7 @@ class Keys:
 
         def answer() -> pb.RangeResponse:
             revs = self._rpc.revs
+            self._rpc.check(call, query.key, query.end)
             response = self._rpc.head(pb.RangeResponse())
             told.ranged(ranged(revs, query, revs.revision), request, response)
             return response
@@ -48,6 +50,8 @@ class Keys:
         data = asked.put(request)
         asked.sized(size)
         prev_kv = request.prev_kv
+        if prev_kv:
+            self._rpc.check(call, request.key, b"")
 
         def done(result: Result) -> pb.PutResponse:
             response = self._rpc.head(pb.PutResponse(), result.revision)
@@ -60,6 +64,8 @@ class Keys:
     def delete(self, call: Call, request: pb.DeleteRangeRequest, size: int) -> None:
         data = asked.delete(request)
         asked.sized(size)
+        if request.prev_kv:
+            self._rpc.check(call, request.key, request.range_end)
 
         def done(result: Result) -> pb.DeleteRangeResponse:
             response = self._rpc.head(pb.DeleteRangeResponse(), result.revision)
@@ -71,6 +77,8 @@ class Keys:
     def txn(self, call: Call, request: pb.TxnRequest, size: int) -> None:
         data = asked.txn(request)
         rpc = self._rpc
+        for key, end in asked.shown(request):
+            rpc.check(call, key, end)
 
         def response(value: txns.TxnDone, revision: int) -> pb.TxnResponse:
             made = rpc.head(pb.TxnResponse(), revision)
@@ -79,13 +87,15 @@ class Keys:
 
         if asked.reads_only(request):
             local = asked.serializable(request) and bool(request.success or request.failure)
-            rpc.read(call, local, lambda: response(self._looked(data), rpc.revs.revision))
+            rpc.read(call, local, lambda: response(self._looked(call, data), rpc.revs.revision))
             return
         asked.sized(size)
         rpc.submit(call, data, size, lambda result: response(result.value, result.revision))
 
-    def _looked(self, data: says.Txn) -> txns.TxnDone:
+    def _looked(self, call: Call, data: says.Txn) -> txns.TxnDone:
         """A transaction that only reads, outside the log."""
+        for key, end, kind in needs(self._rpc.leases, data):
+            self._rpc.check(call, key, end, kind)
         return txns.run(txns.Writing(self._rpc.revs, self._rpc.leases), data)
 
     def compact(self, call: Call, request: pb.CompactionRequest, size: int) -> None:
@@ -107,6 +117,7 @@ class Keys:
         """What lived at the first moment, page by page as the client takes it."""
         if not request.serializable:
             await self._rpc.linearizable()
+        self._rpc.check(call, query.key, query.end)
         drained = asyncio.Event()
         call.on_drained = drained.set
         for message in _pages(self._rpc, request, query):

@@ -78,6 +78,8 @@ class Leases:
             else:
                 response.TTL, response.grantedTTL = int(max(0, self._clocks.left_s(found.id))), found.ttl_s
                 if request.keys:
+                    for key in found.keys:
+                        self._rpc.check(call, key, b"")
                     response.keys.extend(sorted(found.keys))
             return response
 

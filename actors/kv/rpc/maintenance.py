@@ -83,6 +83,7 @@ class Maintenance:
 
     def defragment(self, call: Call, _request: pb.DefragmentRequest, _size: int) -> None:
         """Memory of what was compacted comes back by itself, in steps; this only asks to be quick about it."""
+        self._rpc.check_root(call)
 
         async def swept() -> pb.DefragmentResponse:
             while self._rpc.revs.sweep():
@@ -92,12 +93,16 @@ class Maintenance:
         self._rpc.run(call, swept())
 
     def hash(self, call: Call, _request: pb.HashRequest, _size: int) -> None:
+        self._rpc.check_root(call)
+
         async def hashed() -> pb.HashResponse:
             return self._rpc.head(pb.HashResponse(hash=await self._hash(0)))
 
         self._rpc.run(call, hashed())
 
     def hash_kv(self, call: Call, request: pb.HashKVRequest, _size: int) -> None:
+        self._rpc.check_root(call)
+
         async def hashed() -> pb.HashKVResponse:
             upto = request.revision or self._rpc.revs.revision
             response = self._rpc.head(pb.HashKVResponse())
@@ -117,6 +122,7 @@ class Maintenance:
     def move_leader(self, call: Call, request: pb.MoveLeaderRequest, _size: int) -> None:
         """Nobody is made the master by a third one's word: the master hands over when its machine is drained."""
         rpc = self._rpc
+        rpc.check_root(call)
         holder = rpc.fold.cluster.election.holder
         if holder != rpc.setting.machine:
             raise errors.NOT_LEADER

@@ -100,8 +100,9 @@ class Recipes:
             raise NOT_LEADER
         return result
 
-    async def _leader(self, _call: Call, request: election.LeaderRequest) -> election.LeaderResponse:
+    async def _leader(self, call: Call, request: election.LeaderRequest) -> election.LeaderResponse:
         await self._rpc.linearizable()
+        self._readable(call, request.name)
         first = self._first(request.name + b"/")
         if first is None:
             raise NO_LEADER
@@ -118,6 +119,7 @@ class Recipes:
     async def _observe(self, call: Call, request: election.LeaderRequest) -> None:
         """Each leader, and each of its proclamations, until the client leaves. Those in between may be missed."""
         await self._rpc.linearizable()
+        self._readable(call, request.name)
         queue, shown = request.name + b"/", 0
         while True:
             first = self._first(queue)
@@ -125,6 +127,10 @@ class Recipes:
                 shown = first.mod
                 call.send(self._told(first).SerializeToString())
             await self._change(queue)
+
+    def _readable(self, call: Call, name: bytes) -> None:
+        """Raises V3Error."""
+        self._rpc.check(call, name + b"/", watching.behind(name + b"/"))
 
     def _told(self, first: Rev) -> election.LeaderResponse:
         response = self._rpc.head(election.LeaderResponse())
@@ -171,10 +177,10 @@ class Recipes:
             self._watches.index.remove(watcher)
 
     async def _say(self, call: Call, data: Any) -> Result:
-        return await self._rpc.command(self._rpc.principal(call), data, 1000)
+        return await self._rpc.command(call, data, 1000)
 
     def _leave(self, call: Call, key: bytes) -> None:
-        self._rpc.tell(self._rpc.principal(call), says.Delete(blob(key)))
+        self._rpc.tell(call, says.Delete(blob(key)))
 
 
 class _Waiter:

@@ -1,10 +1,13 @@
 """What etcd's services share: the call's side, headers, commands and reads, and how failures are told."""
 
 import asyncio
+import hashlib
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import structlog
 from google.protobuf.message import DecodeError, Message
 
@@ -12,13 +15,17 @@ from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarg
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.state import KvFold
 from actors.kv.v3 import errors
+from actors.kv.v3.auth import READ, TOKENS_MAX, USER, Auth
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.store import Result
 from actors.setting import Setting
 from actors.shell import Shell
-from streams.events.base import Data, say
+from streams.events.base import Data, Event, say
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied
+
+#: As etcd's simple tokens: unused for so long, they are no good.
+TOKEN_IDLE_S = 300.0
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -73,6 +80,7 @@ class Rpc:
         self.commands, self.reads = commands, reads
         self.cluster_id, self.member_id = int(setting.log_id[:16], 16), member_id(setting.machine)
         self._header = pb.ResponseHeader(cluster_id=self.cluster_id, member_id=self.member_id)
+        self._tokens_used: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -101,9 +109,51 @@ class Rpc:
         """No master is known here, or the log can't be reached."""
         return not self.fold.cluster.election.holder or self.commands.stuck or not self.shell.host.live
 
+    # -- users ------------------------------------------------------------------------------------------------
+
+    def user(self, call: Call) -> str | None:
+        """The user whose token comes with the call; None: there is no token, or no auth. Raises INVALID_TOKEN."""
+        auth = self.fold.v3.auth
+        if not auth.enabled:
+            return None
+        token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
+        return None if token is None else self._known(auth, hashlib.sha256(token).digest())
+
+    def _known(self, auth: Auth, digest: bytes) -> str:
+        """Tokens that nobody used for a while are no good any more; each node sees to that by itself."""
+        user, now = auth.tokens.get(digest), time.monotonic()
+        if user is None or now - self._tokens_used.get(digest, now) > TOKEN_IDLE_S:
+            raise errors.INVALID_TOKEN
+        self._tokens_used[digest] = now
+        if len(self._tokens_used) > 2 * TOKENS_MAX:
+            self._tokens_used = {one: used for one, used in self._tokens_used.items() if one in auth.tokens}
+        return user
+
+    def check(self, call: Call, key: bytes, end: bytes, kind: int = READ) -> None:
+        """Whether the caller may. Raises V3Error."""
+        auth = self.fold.v3.auth
+        if auth.enabled:
+            user = self.user(call)
+            auth.check(user or "", auth.revision if user else 0, key, end, kind)
+
+    def check_root(self, call: Call) -> None:
+        """Raises V3Error."""
+        if self.fold.v3.auth.enabled:
+            self.fold.v3.auth.check_root(self.user(call) or "")
+
+    def event(self, call: Call, data: Data) -> Event:
+        """``data`` with who asks. Raises INVALID_TOKEN."""
+        auth = self.fold.v3.auth
+        if auth.enabled and self.user(call) is not None and hasattr(data, "auth") and not data.auth:
+            data = msgspec.structs.replace(data, auth=auth.revision)
+        return say(data, principal=self.principal(call))
+
     # -- commands and reads -----------------------------------------------------------------------------------
 
     def principal(self, call: Call) -> str:
+        """Who asks, as the log is told. Raises INVALID_TOKEN."""
+        if (user := self.user(call)) is not None:
+            return USER + user
         connection = call.connection
         if connection.trusted and (named := call.metadata.get(b"x-corelog-principal")):
             return named.decode("utf-8", "replace")
@@ -111,7 +161,7 @@ class Rpc:
 
     def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Message]) -> None:
         """Order ``data``; ``done`` makes the answer when it is applied here."""
-        event = say(data, principal=self.principal(call))
+        event = self.event(call, data)
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
             if call.gone:
@@ -125,7 +175,7 @@ class Rpc:
 
         self.commands.submit(event, 200 + size, came)
 
-    async def command(self, principal: str, data: Data, size: int) -> Result:
+    async def command(self, call: Call, data: Data, size: int) -> Result:
         """The same for coroutines. Raises V3Error."""
         future: asyncio.Future[Applied | NotSent | OutcomeUnknown] = asyncio.get_running_loop().create_future()
 
@@ -133,17 +183,18 @@ class Rpc:
             if not future.done():
                 future.set_result(result)
 
-        self.commands.submit(say(data, principal=principal), 200 + size, came)
+        self.commands.submit(self.event(call, data), 200 + size, came)
         return outcome(await future)
 
-    def tell(self, principal: str, data: Data) -> None:
+    def tell(self, call: Call, data: Data) -> None:
         """Order ``data``; nobody waits for what becomes of it."""
-        self.commands.submit(say(data, principal=principal), 1000, void)
+        self.commands.submit(self.event(call, data), 1000, void)
 
     def read(self, call: Call, local: bool, answer: Callable[[], Message]) -> None:
         """Reply with ``answer()``, at once if what this replica has will do, else when it has all that was
         acknowledged anywhere before now."""
         if local:
+            # may refuse at once: the caller is inside unary()
             call.reply(answer().SerializeToString())
             return
 

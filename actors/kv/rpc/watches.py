@@ -8,6 +8,7 @@ from actors.kv.rpc import watching
 from actors.kv.rpc.service import Call, Method, Rpc, failed, parsed
 from actors.kv.rpc.watching import Index, Watcher
 from actors.kv.v3 import errors
+from actors.kv.v3.errors import V3Error
 from actors.kv.v3.revs import Rev
 
 #: A stream with more unsent bytes than this is told nothing until it is drained.
@@ -99,6 +100,10 @@ class Stream:
             refused = "mvcc: watcher range is empty"
         elif asked.watch_id and asked.watch_id in self._watchers:
             refused = "mvcc: duplicate watch ID provided on the WatchStream"
+        try:
+            self._rpc.check(self.call, key, b"\0" if end == b"" else end or b"")
+        except V3Error as error:
+            refused = refused if asked.start_revision < 0 else error.message
         if refused:
             answer = pb.WatchResponse(watch_id=INVALID_ID, created=True, canceled=True, cancel_reason=refused)
             self._send(answer)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from actors.kv.v3 import txn
+from actors.kv.v3.auth import Auth, Kept, check_event
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.leases import Lease, Leases
 from actors.kv.v3.revs import Rev, Revs
@@ -36,6 +37,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     leases: list[tuple[int, int, int, int]] = []
     alarms: list[tuple[int, int]] = []
     revs: list[Row] = []
+    auth: Kept | None = None
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -50,10 +52,13 @@ class Store:
         self.revs = Revs()
         self.leases = Leases()
         self.alarms: dict[tuple[int, int], None] = {}
+        self.auth = Auth()
 
     def evolve(self, event: Event, offset: int) -> Outcome:
         """Apply an event of this family, from the record at ``offset``."""
         try:
+            if self.auth.enabled:
+                check_event(self.auth, self.leases, event.data, event.principal)
             value = self._evolved(event.data, offset)
         except V3Error as error:
             return error.rejected
@@ -87,7 +92,8 @@ class Store:
             case says.Alarm():
                 return self._alarm(data)
             case _:
-                raise AssertionError(data)
+                self.auth.change(data)
+                return None
         return DONE
 
     def put(self, data: says.Put) -> Rev:
@@ -125,7 +131,8 @@ class Store:
 
     @property
     def untouched(self) -> bool:
-        return self.revs.revision == 1 and self.revs.compacted < 0 and not self.leases.by_id and not self.alarms
+        revs = self.revs.revision == 1 and self.revs.compacted < 0
+        return revs and not self.leases.by_id and not self.alarms and self.auth.untouched
 
     def encode(self) -> Iterator[bytes]:
         """Lines of JSON, each beginning with :data:`LINE`; none of a store that nothing happened to."""
@@ -133,7 +140,7 @@ class Store:
             return
         revs = self.revs
         leases = [(one.id, one.ttl_s, one.renewed, one.left_ms) for one in self.leases.by_id.values()]
-        yield _encoded(_Line(1, revs.revision, revs.compacted, leases, list(self.alarms)))
+        yield _encoded(_Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode()))
         rows: list[Row] = []
         size = 0
         for rev in revs.retained():
@@ -155,6 +162,7 @@ class Store:
                 head = row
                 self.leases.by_id = {one[0]: Lease(*one, {}) for one in row.leases}
                 self.alarms = dict.fromkeys(row.alarms)
+                self.auth.restore(row.auth)
             for key, value, create, mod, version, lease, sub in row.revs:
                 revs.relink(Rev(unblob(key), unblob(value), create, mod, version, lease, sub, None))
         if head is not None:
