@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.differential.running import Differ, Pairs
-from tests.differential.steps import sequences
+from tests.differential.steps import auth_sequences, sequences
 
 PER_ROUND = 200
 PLAIN = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -51,7 +51,7 @@ def _round(pairs: Pairs, number: int, keep_going: bool, until: float, difference
     @settings(
         max_examples=PER_ROUND, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck)
     )
-    @given(sequences)
+    @given(auth_sequences if number % 2 else sequences)
     def one(sequence: list[Any]) -> None:
         nonlocal ran
         if time.monotonic() > until:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from actors.kv.proto import auth_pb2
 from actors.kv.proto import etcd_pb2 as pb
 from tests.differential import masks, servers
 from tests.differential.servers import Client, Plain, Server
@@ -90,14 +91,33 @@ class Pairs:
             for index, one in enumerate(sequence):
                 self._step(f"step {index}: {_shown(one)}", one, revision)
             self._watches()
-            self._compare("HashKV at the end", self._all(lambda c: c.call("HashKV", pb.HashKVRequest())))
+            self._compare("HashKV at the end: ", self._all(lambda c: c.call("HashKV", pb.HashKVRequest())))
         finally:
             for server in self._servers:
                 for client in server.clients:
                     client.forget_watches()
 
+    def _without_users(self) -> bool:
+        """Whether auth could be ended; then users and roles are, too."""
+        for server in self._servers:
+            root = server.clients[0]
+            if root.call("AuthStatus", pb.AuthStatusRequest()).get("enabled"):
+                _authenticate(root, "root", "pw")
+                if "code" in root.call("AuthDisable", pb.AuthDisableRequest()):
+                    return False
+            for client in server.clients:
+                client.token("")
+            for name in root.call("UserList", pb.AuthUserListRequest()).get("users", []):
+                root.call("UserDelete", pb.AuthUserDeleteRequest(name=name))
+            for name in root.call("RoleList", pb.AuthRoleListRequest()).get("roles", []):
+                root.call("RoleDelete", pb.AuthRoleDeleteRequest(role=name))
+        return True
+
     def _empty(self) -> int:
-        """Every sequence begins without keys and leases. Returns the revision then."""
+        """Every sequence begins without users, keys and leases. Returns the revision then."""
+        if not self._without_users():
+            self._stop()
+            self._start()
         everything = pb.DeleteRangeRequest(key=b"\0", range_end=b"\0")
         self._all(lambda c: c.call("DeleteRange", everything))
         for server in self._servers:
@@ -139,6 +159,9 @@ class Pairs:
             # etcd may take this long to catch a watch up, and cancels it if the compaction comes first
             time.sleep(max(0.0, self._watched + CATCH_UP_S - time.monotonic()))
         self._compare(where, self._all(ask, client))
+        if name == "SetUp":
+            for number, user in enumerate(("root", "alice")):
+                self._compare(f"{user}: ", self._all(lambda c, who=user: _authenticate(c, who, "pw"), number))  # type: ignore[misc]
 
     # -- watches ----------------------------------------------------------------------------------------------
 
@@ -188,6 +211,35 @@ def _range(parts: Any, base: int) -> pb.RangeRequest:
     return request
 
 
+def _authenticate(client: Client, name: str, password: str) -> Plain:
+    answer = client.call("Authenticate", pb.AuthenticateRequest(name=name, password=password))
+    if "token" in answer:
+        client.token(answer["token"])
+    return answer
+
+
+def _set_up(client: Client) -> Plain:
+    """root, and alice who may read and write some keys; the other clients are seen to by ``_run``."""
+    everything = [
+        ("UserAdd", pb.AuthUserAddRequest(name="root", password="pw")),
+        ("UserAdd", pb.AuthUserAddRequest(name="alice", password="pw")),
+        ("RoleAdd", pb.AuthRoleAddRequest(name="root")),
+        ("RoleAdd", pb.AuthRoleAddRequest(name="r")),
+        ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="root", role="root")),
+        ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="alice", role="r")),
+    ]
+    for kind, key, end in ((2, b"a", b"b\x01"), (0, b"c/1", b""), (1, b"c/2", b""), (0, b"d", b"\0")):
+        perm = auth_pb2.Permission(permType=kind, key=key, range_end=end)  # type: ignore[arg-type]
+        everything.append(("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest(name="r", perm=perm)))
+    everything.append(("AuthEnable", pb.AuthEnableRequest()))
+    return {str(index): client.call(name, request) for index, (name, request) in enumerate(everything)}
+
+
+def _forget(client: Client) -> Plain:
+    client.token("")
+    return {}
+
+
 def _watch_request(parts: Any, base: int) -> pb.WatchCreateRequest:
     asked, back = parts
     request = pb.WatchCreateRequest()
@@ -229,6 +281,10 @@ def _cancel(client: Client, watch_id: int) -> Plain:
 
 _ASKS: dict[str, Callable[[Any, int], Callable[[Client], Plain]]] = {
     **{name: _simple(name) for name in ("Put", "DeleteRange", "Txn", "LeaseGrant")},
+    **{name: _simple(name) for name in servers.NAMES if name.startswith(("Auth", "User", "Role"))},
+    "Authenticate": lambda parts, base: lambda client: _authenticate(client, *parts),
+    "Forget": lambda parts, base: _forget,
+    "SetUp": lambda parts, base: _set_up,
     "Range": lambda parts, base: lambda client: client.call("Range", _range(parts, base)),
     "RangeStream": lambda parts, base: lambda client: client.range_stream(_range(parts, base)),
     "Compact": lambda parts, base: (

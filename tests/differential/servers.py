@@ -10,15 +10,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 
 from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc import users
 from actors.kv.rpc.json_form import plain
 from tests import needs
 from tests.actors.kv.server import Running
 
 CLIENTS = 3
+#: The least: real ones would take most of the time.
+BCRYPT_COST = 4
 CACHE = Path(os.environ.get("CORELOG_CACHE", Path.home() / ".cache" / "corelog")) / "etcd"
 NEWEST, OLDER = "etcd-3.7", "etcd-3.5.1"
 _OPTIONS = [("grpc.max_send_message_length", 8 << 20), ("grpc.max_receive_message_length", 64 << 20)]
@@ -27,6 +31,7 @@ _SERVICES = {
     for service in pb.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
+NAMES = frozenset(_SERVICES)
 Plain = dict[str, Any]
 
 
@@ -181,7 +186,12 @@ def real(name: str, folder: Path) -> Iterator[Server]:
     url, peers = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
     flags = [f"--data-dir={folder}", f"--listen-client-urls={url}", f"--advertise-client-urls={url}"]
     flags += [f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}"]
-    flags += [f"--initial-cluster=default={peers}", "--unsafe-no-fsync", "--log-level=error"]
+    flags += [
+        f"--initial-cluster=default={peers}",
+        "--unsafe-no-fsync",
+        "--log-level=error",
+        f"--bcrypt-cost={BCRYPT_COST}",
+    ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
     process = subprocess.Popen(
         [program(name), *flags], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -198,7 +208,7 @@ def real(name: str, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def ours(folder: Path) -> Iterator[Server]:
-    with Running(folder) as running:
+    with mock.patch.object(users, "COST", BCRYPT_COST), Running(folder) as running:
         server = Server("corelog", f"127.0.0.1:{running.port}")
         try:
             _wait(server)

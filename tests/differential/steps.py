@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from actors.kv.proto import auth_pb2 as auth
 from actors.kv.proto import etcd_pb2 as pb
 from tests.differential.servers import CLIENTS
 
@@ -148,9 +149,49 @@ steps = st.one_of(
     step("MoveLeader", st.just(1)),
     step("Defragment"),
 )
+# -- users and roles ------------------------------------------------------------------------------------------
+
+user = st.sampled_from(["root", "alice", "bob", "nobody", ""])
+role = st.sampled_from(["root", "r", "s", "none", ""])
+password = st.sampled_from(["pw", "pw", "other"])
+permission = st.builds(auth.Permission, permType=st.integers(0, 2), key=key, range_end=end)
+auth_steps = st.one_of(
+    step("Authenticate", user, password),
+    step("Authenticate", st.sampled_from(["root", "alice", "alice"]), st.just("pw")),
+    step("Forget"),
+    step("UserAdd", st.builds(pb.AuthUserAddRequest, name=user, password=password)),
+    step("UserDelete", st.builds(pb.AuthUserDeleteRequest, name=user)),
+    step("UserChangePassword", st.builds(pb.AuthUserChangePasswordRequest, name=user, password=password)),
+    step("UserGrantRole", st.builds(pb.AuthUserGrantRoleRequest, user=user, role=role)),
+    step("UserRevokeRole", st.builds(pb.AuthUserRevokeRoleRequest, name=user, role=role)),
+    step("UserGet", st.builds(pb.AuthUserGetRequest, name=user)),
+    step("UserList", st.just(pb.AuthUserListRequest())),
+    step("RoleAdd", st.builds(pb.AuthRoleAddRequest, name=role)),
+    step("RoleDelete", st.builds(pb.AuthRoleDeleteRequest, role=role)),
+    step(
+        "RoleGrantPermission",
+        st.one_of(
+            st.builds(pb.AuthRoleGrantPermissionRequest, name=role, perm=permission),
+            st.builds(pb.AuthRoleGrantPermissionRequest, name=st.sampled_from(["r", "s"]), perm=permission),
+            st.builds(pb.AuthRoleGrantPermissionRequest, name=role),
+        ),
+    ),
+    step("RoleRevokePermission", st.builds(pb.AuthRoleRevokePermissionRequest, role=role, key=key, range_end=end)),
+    step("RoleGet", st.builds(pb.AuthRoleGetRequest, role=role)),
+    step("RoleList", st.just(pb.AuthRoleListRequest())),
+    step("AuthStatus", st.just(pb.AuthStatusRequest())),
+    step("AuthEnable", st.just(pb.AuthEnableRequest())),
+    step("AuthDisable", st.just(pb.AuthDisableRequest())),
+)
 rare_steps = st.one_of(
     step("Txn", many_operations()),
     step("Put", st.builds(pb.PutRequest, key=some_key, value=st.sampled_from([bytes(1_572_864), bytes(2_200_000)]))),
     step("Txn", st.just(pb.TxnRequest())),
+)
+#: Users and roles, and what they let through: client 0 is root, 1 alice, 2 nobody, until they authenticate otherwise.
+auth_sequences = st.builds(
+    lambda first, rest: [*first, *rest],
+    st.sampled_from([[("SetUp", 0)], [("SetUp", 0)], []]),
+    st.lists(st.one_of(steps, auth_steps, auth_steps), min_size=12, max_size=30),
 )
 sequences = st.lists(st.one_of(*[steps] * 40, rare_steps), min_size=12, max_size=30)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 
 from actors.kv.proto import etcd_pb2 as pb
 from tests.differential.running import Pairs
-from tests.differential.steps import sequences
+from tests.differential.steps import auth_sequences, sequences
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,12 @@ MORE_REQUESTS = ("LeaseGrantRequest", "WatchCreateRequest")
 @settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sequences)
 def test_answers_as_etcd(pairs: Pairs, sequence: list[object]) -> None:
+    pairs.run(sequence)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(auth_sequences)
+def test_users_may_what_they_may_in_etcd(pairs: Pairs, sequence: list[object]) -> None:
     pairs.run(sequence)
 
 

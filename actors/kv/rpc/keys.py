@@ -99,6 +99,7 @@ class Keys:
         return txns.run(txns.Writing(self._rpc.revs, self._rpc.leases), data)
 
     def compact(self, call: Call, request: pb.CompactionRequest, size: int) -> None:
+        self._rpc.check_root(call)
         data = says.Compact(request.revision)
         self._rpc.submit(call, data, size, lambda result: self._rpc.head(pb.CompactionResponse(), result.revision))
 

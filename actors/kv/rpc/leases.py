@@ -31,8 +31,9 @@ Renewed = Callable[[int, int], None]  # (TTL, revision)
 
 class Leases:
     def __init__(self, rpc: Rpc, clocks: Clocks) -> None:
-        self._rpc, self._clocks = rpc, clocks
+        self.rpc, self._clocks = rpc, clocks
         self._renewals: dict[int, list[tuple[Call, Renewed]]] = {}
+        self._principals: set[str] = set()
         self._scheduled = False
 
     def methods(self) -> Iterator[Method]:
@@ -53,48 +54,51 @@ class Leases:
         yield Method(lease + "LeaseLeases", pb.LeaseLeasesRequest, pb.LeaseLeasesResponse, self.all)
 
     def grant(self, call: Call, request: pb.LeaseGrantRequest, size: int) -> None:
+        self.rpc.check_user(call)
         lease = request.ID
-        while not lease or (not request.ID and lease in self._rpc.leases.by_id):
+        while not lease or (not request.ID and lease in self.rpc.leases.by_id):
             lease = secrets.randbits(63)
 
         def done(result: Result) -> pb.LeaseGrantResponse:
             made = result.value
-            return self._rpc.head(pb.LeaseGrantResponse(ID=made.id, TTL=made.ttl_s), result.revision)
+            return self.rpc.head(pb.LeaseGrantResponse(ID=made.id, TTL=made.ttl_s), result.revision)
 
-        self._rpc.submit(call, says.LeaseGrant(lease, request.TTL), size, done)
+        self.rpc.submit(call, says.LeaseGrant(lease, request.TTL), size, done)
 
     def revoke(self, call: Call, request: pb.LeaseRevokeRequest, size: int) -> None:
         def done(result: Result) -> pb.LeaseRevokeResponse:
-            return self._rpc.head(pb.LeaseRevokeResponse(), result.revision)
+            return self.rpc.head(pb.LeaseRevokeResponse(), result.revision)
 
-        self._rpc.submit(call, says.LeaseRevoke(request.ID), size, done)
+        self.rpc.submit(call, says.LeaseRevoke(request.ID), size, done)
 
     def time_to_live(self, call: Call, request: pb.LeaseTimeToLiveRequest, _size: int) -> None:
         def answer() -> pb.LeaseTimeToLiveResponse:
-            response = self._rpc.head(pb.LeaseTimeToLiveResponse(ID=request.ID))
-            found = self._rpc.leases.by_id.get(request.ID)
+            self.rpc.check_user(call)
+            response = self.rpc.head(pb.LeaseTimeToLiveResponse(ID=request.ID))
+            found = self.rpc.leases.by_id.get(request.ID)
             if found is None:
                 response.TTL = -1
             else:
                 response.TTL, response.grantedTTL = int(max(0, self._clocks.left_s(found.id))), found.ttl_s
                 if request.keys:
                     for key in found.keys:
-                        self._rpc.check(call, key, b"")
+                        self.rpc.check(call, key, b"")
                     response.keys.extend(sorted(found.keys))
             return response
 
-        self._rpc.read(call, False, answer)
+        self.rpc.read(call, False, answer)
 
     def all(self, call: Call, _request: pb.LeaseLeasesRequest, _size: int) -> None:
         """Those that end first come first."""
 
         def answer() -> pb.LeaseLeasesResponse:
-            response = self._rpc.head(pb.LeaseLeasesResponse())
-            for lease in sorted(self._rpc.leases.by_id, key=self._clocks.left_s):
+            self.rpc.check_user(call)
+            response = self.rpc.head(pb.LeaseLeasesResponse())
+            for lease in sorted(self.rpc.leases.by_id, key=self._clocks.left_s):
                 response.leases.add(ID=lease)
             return response
 
-        self._rpc.read(call, False, answer)
+        self.rpc.read(call, False, answer)
 
     # -- keep-alive -------------------------------------------------------------------------------------------
 
@@ -102,7 +106,8 @@ class Leases:
         _KeepAlive(call, self)
 
     def renew(self, call: Call, lease: int, told: Renewed) -> None:
-        """``told(TTL, revision)`` when it is applied: 0 of a lease that isn't there."""
+        """Raises INVALID_TOKEN. ``told(TTL, revision)`` when it is applied: 0 of a lease that isn't there."""
+        self._principals.add(self.rpc.principal(call))
         self._renewals.setdefault(lease, []).append((call, told))
         if not self._scheduled:
             self._scheduled = True
@@ -111,15 +116,15 @@ class Leases:
     def _flush(self) -> None:
         self._scheduled = False
         renewals, self._renewals = self._renewals, {}
+        principals, self._principals = self._principals, set()
+        principal = principals.pop() if len(principals) == 1 else f"machine:{self.rpc.setting.machine}"
         ids = list(renewals)
         for at in range(0, len(ids), RENEWALS_MAX):
             some = ids[at : at + RENEWALS_MAX]
             raw = b"".join(lease.to_bytes(ID_BYTES, "big", signed=True) for lease in some)
             waiting = {lease: renewals[lease] for lease in some}
-            principals = {self._rpc.principal(call) for calls in waiting.values() for call, _ in calls}
-            principal = principals.pop() if len(principals) == 1 else f"machine:{self._rpc.setting.machine}"
             event = say(says.LeasesRenew(Base64(raw)), principal=principal)
-            self._rpc.commands.submit(event, 200 + 11 * len(some), partial(self._renewed, waiting))
+            self.rpc.commands.submit(event, 200 + 11 * len(some), partial(self._renewed, waiting))
 
     def _renewed(
         self, waiting: dict[int, list[tuple[Call, Renewed]]], result: Applied | NotSent | OutcomeUnknown
@@ -150,12 +155,18 @@ class _KeepAlive:
 
     def _message(self, raw: bytes) -> None:
         request = parsed(self._call, pb.LeaseKeepAliveRequest, raw)
-        if request is not None:
-            self._pending += 1
-            self._leases.renew(self._call, request.ID, partial(self._told, request.ID))
+        if request is None:
+            return
+        try:
+            self._leases.rpc.check_user(self._call)
+        except V3Error as error:
+            self._call.finish(error.code, error.message)
+            return
+        self._pending += 1
+        self._leases.renew(self._call, request.ID, partial(self._told, request.ID))
 
     def _told(self, lease: int, ttl_s: int, revision: int) -> None:
-        response = self._leases._rpc.head(pb.LeaseKeepAliveResponse(ID=lease, TTL=ttl_s), revision)
+        response = self._leases.rpc.head(pb.LeaseKeepAliveResponse(ID=lease, TTL=ttl_s), revision)
         self._pending -= 1
         self._call.send(response.SerializeToString())
         self._end_if_done()

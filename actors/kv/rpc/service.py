@@ -136,6 +136,11 @@ class Rpc:
             user = self.user(call)
             auth.check(user or "", auth.revision if user else 0, key, end, kind)
 
+    def check_user(self, call: Call) -> None:
+        """Any user will do. Raises USER_EMPTY, INVALID_TOKEN."""
+        if self.fold.v3.auth.enabled and self.user(call) is None:
+            raise errors.USER_EMPTY
+
     def check_root(self, call: Call) -> None:
         """Raises V3Error."""
         if self.fold.v3.auth.enabled:

@@ -60,6 +60,7 @@ class Users:
 
     def _command(self, event: Callable[[Any], Data], told: type[Message]) -> Callable[..., None]:
         def serve(call: Call, request: Any, size: int) -> None:
+            self._rpc.check_root(call)
             data = event(request)
             self._rpc.submit(call, data, size, lambda result: self._rpc.head(told(), result.revision))
 
@@ -136,7 +137,7 @@ class Users:
         return self._rpc.head(pb.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision))
 
     def _user(self, call: Call, request: pb.AuthUserGetRequest) -> pb.AuthUserGetResponse:
-        if self._rpc.user(call) != request.name:
+        if (self._rpc.user(call) or "") != request.name:
             self._rpc.check_root(call)
         found = self._auth.users.get(request.name)
         if found is None:

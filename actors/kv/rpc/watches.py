@@ -16,6 +16,8 @@ STREAM_BYTES_MAX = 256 * 1024
 #: etcd's interval of progress notices, and how often a stream that asked for a leader looks for one.
 PROGRESS_S, LEADER_S = 600.0, 0.5
 INVALID_ID = -1
+#: As Go names the statuses that a watch can be refused with.
+_CODES = {errors.INVALID: "InvalidArgument", errors.UNAUTHENTICATED: "Unauthenticated"}
 
 
 class Watches:
@@ -93,17 +95,7 @@ class Stream:
         key, end = asked.key or b"\0", asked.range_end or None
         if end == b"\0":
             end = b""
-        refused = ""
-        if asked.start_revision < 0:
-            refused = errors.COMPACTED.message
-        elif end and key >= end:
-            refused = "mvcc: watcher range is empty"
-        elif asked.watch_id and asked.watch_id in self._watchers:
-            refused = "mvcc: duplicate watch ID provided on the WatchStream"
-        try:
-            self._rpc.check(self.call, key, b"\0" if end == b"" else end or b"")
-        except V3Error as error:
-            refused = refused if asked.start_revision < 0 else error.message
+        refused = self._refusal(asked, key, end)
         if refused:
             answer = pb.WatchResponse(watch_id=INVALID_ID, created=True, canceled=True, cancel_reason=refused)
             self._send(answer)
@@ -130,6 +122,20 @@ class Stream:
             self._sync(watcher)
         else:
             self._read()
+
+    def _refusal(self, asked: pb.WatchCreateRequest, key: bytes, end: bytes | None) -> str:
+        """Why a watch can't be, in etcd's words; empty: it can."""
+        if asked.start_revision < 0:
+            return errors.COMPACTED.message
+        try:
+            self._rpc.check(self.call, key, b"\0" if end == b"" else end or b"")
+        except V3Error as error:
+            return f"rpc error: code = {_CODES.get(error.code, 'PermissionDenied')} desc = {error.message}"
+        if end and key >= end:
+            return "mvcc: watcher range is empty"
+        if asked.watch_id and asked.watch_id in self._watchers:
+            return "mvcc: duplicate watch ID provided on the WatchStream"
+        return ""
 
     def _free_id(self) -> int:
         while self._next_id in self._watchers:

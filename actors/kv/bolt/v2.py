@@ -1,0 +1,184 @@
+"""A v2 data folder, as ``etcdctl backup`` (v2) or a stopped etcd ≤ 3.4 leaves it: the store at a raft snapshot, and
+the requests that were committed after it.
+
+``member/snap/TERM-INDEX.snap``: snappb.Snapshot (crc 1, CRC-32C of data; data 2) → raftpb.Snapshot (data 1, metadata
+2: index 2, term 3) → the store as JSON. ``member/wal``: :mod:`actors.kv.bolt.wal`; an entry is an etcdserverpb.Request
+or stands in an InternalRaftRequest (field 2); v3's requests, members and raft's empty entries are left out.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from crc32c import crc32c
+
+from actors.kv.bolt import wal
+from actors.kv.bolt.errors import FolderError, MessageError
+from actors.kv.bolt.messages import fields, raw, signed, text, unsigned
+
+#: Where users' keys are in etcd's tree; beside it, under ``/0``, it keeps members and the version.
+KEYS = "/1"
+#: Go's zero time: a node that stays.
+_FOREVER = "0001-01-01T00:00:00Z"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_SNAP = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.snap")
+_METHODS = (b"GET", b"QGET", b"HEAD", b"PUT", b"POST", b"DELETE", b"SYNC")
+
+
+class Node(NamedTuple):
+    """A file or directory (``value`` None). ``path``: with its first part, :data:`KEYS`; ``expires_ns``: since 1970,
+    None: never."""
+
+    path: str
+    value: str | None
+    created: int
+    modified: int
+    expires_ns: int | None
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """``index``: in raft; ``path``: as in :class:`Node`; ``prev_exist``: None if not asked; ``expires_ns``: since
+    1970, 0: never; ``time_ns``: of a SYNC, when everything that had expired by then goes."""
+
+    index: int
+    method: str
+    path: str
+    value: str
+    dir: bool
+    prev_value: str
+    prev_index: int
+    prev_exist: bool | None
+    expires_ns: int
+    recursive: bool
+    time_ns: int
+    refresh: bool | None
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """``raft_index``: of the snapshot, 0 if there is none; ``index``: v2's at the snapshot; ``nodes``: parents before
+    their children, without the root; ``requests``: in order."""
+
+    raft_index: int
+    index: int
+    nodes: list[Node]
+    requests: list[Request]
+
+
+class _Node(msgspec.Struct, rename="pascal"):
+    path: str
+    created_index: int
+    modified_index: int
+    expire_time: str = _FOREVER
+    value: str = ""
+    children: dict[str, "_Node"] | None = None
+
+
+class _Store(msgspec.Struct, rename="pascal"):
+    root: _Node
+    current_index: int
+
+
+_stores = msgspec.json.Decoder(_Store)
+
+
+def read(folder: Path) -> Backup:
+    """The newest snapshot and what follows it. A broken snapshot is an error though an older one may be there: who
+    takes the broken file away gets the older one. Raises FolderError, OSError."""
+    member = folder / "member"
+    if not (member / "wal").is_dir():
+        raise FolderError("member/wal", 0, f"isn't in {folder.name}: not a data folder of etcd")
+    raft_index, index, nodes = 0, 0, list[Node]()
+    snaps = sorted(path for path in (member / "snap").glob("*.snap") if _SNAP.fullmatch(path.name))
+    if snaps:
+        raft_index, index, nodes = _snapshot(snaps[-1])
+    entries = wal.committed(member / "wal", raft_index)
+    found = [_request(entry) for entry in entries if entry.type == wal.NORMAL and entry.data]
+    return Backup(raft_index, index, nodes, [one for one in found if one is not None])
+
+
+# -- the snapshot ---------------------------------------------------------------------------------------------
+
+
+def _snapshot(path: Path) -> tuple[int, int, list[Node]]:
+    """Raft's index, v2's, and the nodes."""
+    content = path.read_bytes()
+    try:
+        outer = dict(fields(content))
+        inner = raw(outer.get(2, b""))
+        if crc32c(inner) != unsigned(outer.get(1, 0)):
+            raise FolderError(path.name, 0, "a wrong CRC")
+        of_raft = dict(fields(inner))
+        raft_index = unsigned(dict(fields(raw(of_raft.get(2, b"")))).get(2, 0))
+        store = _stores.decode(raw(of_raft.get(1, b"")))
+        nodes = list(_nodes(store.root))
+    except (MessageError, msgspec.MsgspecError, RecursionError) as error:
+        raise FolderError(path.name, 0, str(error)) from None
+    return raft_index, store.current_index, nodes
+
+
+def _nodes(root: _Node) -> Iterator[Node]:
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if node is not root:
+            value = None if node.children is not None else node.value
+            expires_ns = _nanoseconds(node.expire_time)
+            yield Node(node.path, value, node.created_index, node.modified_index, expires_ns)
+        # a stack: the last one that is put on it comes first
+        pending += [node.children[name] for name in sorted(node.children or (), reverse=True)]  # type: ignore[index]
+
+
+def _nanoseconds(time: str) -> int | None:
+    """Of Go's JSON for a time, since 1970. Raises MessageError."""
+    if time == _FOREVER:
+        return None
+    parts = _TIME.fullmatch(time)
+    try:
+        if parts is None:
+            raise ValueError("not RFC 3339")
+        whole = datetime.fromisoformat(parts[1] + parts[3].replace("Z", "+00:00"))
+        return int(whole.timestamp()) * 1_000_000_000 + int((parts[2] or "0").ljust(9, "0"))
+    except ValueError as error:
+        raise MessageError(f"the time {time!r}: {error}") from None
+
+
+# -- requests -------------------------------------------------------------------------------------------------
+
+
+def _request(entry: wal.Entry) -> Request | None:
+    """What an entry asks for, if that is v2's."""
+    try:
+        found = dict(fields(entry.data))
+        if found.get(2) in _METHODS:
+            return _decoded(entry.index, entry.data)
+        inner = found.get(2)
+        return None if inner is None else _decoded(entry.index, raw(inner))
+    except MessageError as error:
+        raise FolderError(entry.file, entry.offset, f"entry {entry.index}: {error}") from None
+
+
+def _decoded(index: int, content: bytes) -> Request:
+    """etcdserverpb.Request: ID 1, Method 2, Path 3, Val 4, Dir 5, PrevValue 6, PrevIndex 7, PrevExist 8, Expiration 9,
+    Wait 10, Since 11, Recursive 12, Sorted 13, Quorum 14, Time 15, Stream 16, Refresh 17."""
+    found = dict(fields(content))
+    if found.get(2) not in _METHODS:
+        raise MessageError(f"the method {found.get(2)!r}")
+    texts = {at: text(found.get(at, b"")) for at in (2, 3, 4, 6)}
+    exist, refresh = (bool(unsigned(found[at])) if at in found else None for at in (8, 17))
+    return Request(
+        index=index,
+        method=texts[2],
+        path=texts[3],
+        value=texts[4],
+        dir=bool(unsigned(found.get(5, 0))),
+        prev_value=texts[6],
+        prev_index=unsigned(found.get(7, 0)),
+        prev_exist=exist,
+        expires_ns=signed(found.get(9, 0)),
+        recursive=bool(unsigned(found.get(12, 0))),
+        time_ns=signed(found.get(15, 0)),
+        refresh=refresh,
+    )
