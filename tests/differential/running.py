@@ -21,7 +21,6 @@ from tests.differential.servers import Client, Plain, Server
 SETTLE_S = 3.0
 #: etcd looks after watches that are behind ten times a second.
 CATCH_UP_S = 0.2
-UNAVAILABLE = 14
 
 
 class Differ(AssertionError):
@@ -101,6 +100,7 @@ class Pairs:
         """Whether auth could be ended; then users and roles are, too."""
         for server in self._servers:
             root = server.clients[0]
+            root.token("")
             if root.call("AuthStatus", pb.AuthStatusRequest()).get("enabled"):
                 _authenticate(root, "root", "pw")
                 if "code" in root.call("AuthDisable", pb.AuthDisableRequest()):
@@ -137,7 +137,7 @@ class Pairs:
 
     def _compare(self, where: str, answers: list[Any]) -> None:
         theirs, ours, *older = [masks.masked(one) for one in answers]
-        if any(isinstance(one, dict) and one.get("code") == UNAVAILABLE for one in (theirs, *older)):
+        if any(isinstance(one, dict) and one.get("code") == servers.UNAVAILABLE for one in (theirs, *older)):
             raise Crashed(where)
         if older and not masks.same(older[0], theirs):
             self.parted.setdefault(where.partition(": ")[2][:40], f"{older[0]} | {theirs}")
@@ -155,8 +155,8 @@ class Pairs:
         ask = _ASKS[name](parts, base)
         if name == "WatchCreate":
             self._watched = time.monotonic()
-        elif name == "Compact":
-            # etcd may take this long to catch a watch up, and cancels it if the compaction comes first
+        elif name in ("Compact", "WatchCancel"):
+            # etcd may take this long to catch a watch up, and what comes first ends it untold
             time.sleep(max(0.0, self._watched + CATCH_UP_S - time.monotonic()))
         self._compare(where, self._all(ask, client))
         if name == "SetUp":

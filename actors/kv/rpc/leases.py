@@ -66,6 +66,8 @@ class Leases:
         self.rpc.submit(call, says.LeaseGrant(lease, request.TTL), size, done)
 
     def revoke(self, call: Call, request: pb.LeaseRevokeRequest, size: int) -> None:
+        self.rpc.check_user(call)
+
         def done(result: Result) -> pb.LeaseRevokeResponse:
             return self.rpc.head(pb.LeaseRevokeResponse(), result.revision)
 

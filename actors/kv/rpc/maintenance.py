@@ -61,7 +61,7 @@ class Maintenance:
 
     def alarm(self, call: Call, request: pb.AlarmRequest, size: int) -> None:
         rpc, kind = self._rpc, request.alarm
-        rpc.check_root(call)
+        rpc.check_user(call)
 
         def answer(alarms: list[tuple[int, int]], revision: int | None = None) -> pb.AlarmResponse:
             response = rpc.head(pb.AlarmResponse(), revision)

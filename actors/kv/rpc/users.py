@@ -87,9 +87,9 @@ class Users:
         return made.decode()
 
     async def _user_add(self, call: Call, request: pb.AuthUserAddRequest) -> pb.AuthUserAddResponse:
+        self._rpc.check_root(call)
         if not request.name:
             raise errors.USER_EMPTY
-        self._rpc.check_root(call)
         hashed = "" if request.options.no_password else await self._hash(request.password, request.hashedPassword)
         result = await self._rpc.command(call, says.UserAdd(request.name, hashed), 200)
         return self._rpc.head(pb.AuthUserAddResponse(), result.revision)
@@ -133,6 +133,8 @@ class Users:
     # -- reads ------------------------------------------------------------------------------------------------
 
     def _status(self, call: Call, _request: pb.AuthStatusRequest) -> pb.AuthStatusResponse:
+        """Anybody may ask, but not with a token that is none."""
+        self._rpc.user(call)
         auth = self._auth
         return self._rpc.head(pb.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision))
 

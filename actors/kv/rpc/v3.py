@@ -9,6 +9,7 @@ from actors.kv.rpc.leases import Clocks, Leases
 from actors.kv.rpc.maintenance import Maintenance
 from actors.kv.rpc.recipes import Recipes
 from actors.kv.rpc.service import Method, Rpc, unary
+from actors.kv.rpc.snapshots import Snapshots
 from actors.kv.rpc.users import Users
 from actors.kv.rpc.watches import Watches
 from actors.kv.state import KvFold
@@ -27,7 +28,15 @@ class V3:
         self.methods: dict[str, Method] = {}
         self.http2 = Methods()
         rpc, watches = self._rpc, self.watches
-        services = (Keys(rpc), watches, Leases(rpc, clocks), Maintenance(rpc), Recipes(rpc, watches), Users(rpc))
+        services = (
+            Keys(rpc),
+            watches,
+            Leases(rpc, clocks),
+            Maintenance(rpc),
+            Snapshots(rpc),
+            Users(rpc),
+            Recipes(rpc, watches),
+        )
         for method in chain.from_iterable(service.methods() for service in services):
             self._add(method)
 

@@ -273,17 +273,29 @@ def _holds(permission: Permission, key: bytes) -> bool:
 
 
 def _covered(start: bytes, end: bytes, granted: Iterable[Permission]) -> bool:
-    """Whether the union of what is granted has the whole range; ``end`` empty: to the end of all keys."""
-    at = start
+    """Whether what is granted has the whole range, without a gap; ``end`` empty: to the end of all keys.
+
+    The steps are those of etcd's interval tree, so that a range whose end is before its start is answered alike.
+    """
+    asked_end, reach = _limit(end or b"\0"), None
     for one in sorted(granted, key=lambda permission: permission.key):
-        if one.key > at:
+        begin, last = one.key, _limit(one.end or one.key + b"\0")
+        if (start < begin and asked_end <= (0, begin)) or last <= (0, start):
+            continue
+        if reach is None:
+            if begin > start:
+                return False
+            reach = last
+        elif reach < (0, begin):
             return False
-        if one.end == b"\0":
-            return True
-        at = max(at, one.end or one.key + b"\0")
-        if end and at >= end:
-            return True
-    return False
+        else:
+            reach = max(reach, last)
+    return reach is not None and reach >= asked_end
+
+
+def _limit(end: bytes) -> tuple[int, bytes]:
+    """Comparable: behind all keys, or before ``end``."""
+    return (1, b"") if end == b"\0" else (0, end)
 
 
 # -- what a command needs -------------------------------------------------------------------------------------
@@ -294,7 +306,7 @@ def check_event(auth: Auth, leases: Leases, data: Any, principal: str) -> None:
     if type(data) is says.AuthToken:
         return
     user = principal.removeprefix(USER) if principal.startswith(USER) else ""
-    if type(data) in CHANGES or type(data) in (says.Compact, says.Alarm):
+    if type(data) in CHANGES or type(data) is says.Compact:
         auth.check_root(user)
         return
     for key, end, kind in needs(leases, data):

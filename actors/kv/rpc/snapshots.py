@@ -1,0 +1,69 @@
+"""Maintenance.Snapshot: the store as etcd's snapshot file, piece by piece as the client takes it."""
+
+import asyncio
+from collections.abc import Iterator
+
+from actors.kv.bolt.snapshot import Writing
+from actors.kv.proto import auth_pb2
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc.maintenance import VERSION
+from actors.kv.rpc.service import Call, Method, Rpc
+from actors.kv.v3.auth import Auth
+
+#: Bytes of one message, and of what may wait for the client.
+PIECE_BYTES = 32 * 1024
+#: Bytes between which others get their turn.
+TURN_BYTES = 1024 * 1024
+Raw = tuple[bytes, bytes, bytes]
+
+
+class Snapshots:
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def methods(self) -> Iterator[Method]:
+        path = "/etcdserverpb.Maintenance/Snapshot"
+        yield Method(path, pb.SnapshotRequest, pb.SnapshotResponse, self.snapshot, answers_many=True)
+
+    def snapshot(self, call: Call, _request: pb.SnapshotRequest, _size: int) -> None:
+        self._rpc.check_root(call)
+        self._rpc.run(call, self._stream(call))
+
+    async def _stream(self, call: Call) -> None:
+        """What is in the store at the first moment; changes after it aren't."""
+        rpc, drained = self._rpc, asyncio.Event()
+        call.on_drained = drained.set
+        store, revision = rpc.fold.v3, rpc.revs.revision
+        index = max(1, rpc.shell.host.replica.offset)
+        writing = Writing(store, index, max(1, rpc.fold.cluster.election.term), auth_rows(store.auth))
+        for _ in writing.plan():
+            await asyncio.sleep(0)
+        left, sent = writing.size, 0
+        for chunk in writing.chunks():
+            for at in range(0, len(chunk), PIECE_BYTES):
+                piece = chunk[at : at + PIECE_BYTES]
+                left, sent = left - len(piece), sent + len(piece)
+                message = pb.SnapshotResponse(remaining_bytes=left, blob=piece, version=VERSION)
+                call.send(rpc.head(message, revision).SerializeToString())
+                if sent >= TURN_BYTES:
+                    sent = 0
+                    await asyncio.sleep(0)
+                while call.buffered() > TURN_BYTES:
+                    drained.clear()
+                    await drained.wait()
+
+
+def auth_rows(auth: Auth) -> Iterator[Raw]:
+    """Users and roles as they stand in etcd's buckets. Tokens aren't there."""
+    yield b"auth", b"authEnabled", bytes((auth.enabled,))
+    yield b"auth", b"authRevision", auth.revision.to_bytes(8, "big")
+    for user in auth.users.values():
+        made = auth_pb2.User(name=user.name.encode(), password=user.hash.encode(), roles=user.roles)
+        made.options.no_password = not user.hash
+        yield b"authUsers", made.name, made.SerializeToString()
+    for name, permissions in auth.roles.items():
+        role = auth_pb2.Role(name=name.encode())
+        for one in permissions:
+            kind = auth_pb2.Permission.Type.ValueType(one.kind)
+            role.keyPermission.add(permType=kind, key=one.key, range_end=one.end)
+        yield b"authRoles", role.name, role.SerializeToString()
