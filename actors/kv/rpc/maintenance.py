@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import health_pb2 as health
@@ -135,7 +136,7 @@ class Maintenance:
 
     def members(self, call: Call, request: pb.MemberListRequest, _size: int) -> None:
         def answer() -> pb.MemberListResponse:
-            response = self._rpc.head(pb.MemberListResponse())
+            response = self._rpc.head(pb.MemberListResponse(), 0)  # this service's headers have no revision
             for machine, member in self._rpc.fold.cluster.members.items():
                 if member.control:
                     # what members have for each other is the log; where one answers stands for its peer's URL
@@ -145,7 +146,15 @@ class Maintenance:
 
         self._rpc.read(call, not request.linearizable, answer)
 
-    def change_members(self, _call: Call, _request: object, _size: int) -> None:
+    def change_members(self, call: Call, request: Any, _size: int) -> None:
+        """Members come and go with their machines, not by this interface."""
+        self._rpc.check_root(call)
+        if not isinstance(request, pb.MemberAddRequest):
+            members = self._rpc.fold.cluster.members
+            if not any(member_id(machine) == request.ID for machine, one in members.items() if one.control):
+                raise errors.MEMBER_NOT_FOUND
+            if isinstance(request, pb.MemberPromoteRequest):
+                raise V3Error(errors.FAILED, "etcdserver: can only promote a learner member")
         raise V3Error(errors.FAILED, f"corelog: {_MEMBERS_CHANGE}")
 
     # -- health -----------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ COST, PASSWORD_BYTES_MAX = 10, 72
 #: Hashes that are made at once: each takes some 60 ms of a core.
 HASHING_MAX = 2
 TOO_LONG = V3Error(errors.UNKNOWN, "bcrypt: password length exceeds 72 bytes")
+NO_PASSWORD = V3Error(errors.UNKNOWN, "auth: authentication failed, password was given for no password user")
 #: How often a token is made anew because users changed meanwhile.
 TRIES = 5
 
@@ -110,7 +111,9 @@ class Users:
             if not auth.enabled:
                 raise errors.AUTH_NOT_ENABLED
             user, revision, raw = auth.users.get(request.name), auth.revision, request.password.encode()
-            if user is None or not user.hash or len(raw) > PASSWORD_BYTES_MAX:
+            if user is not None and not user.hash:
+                raise NO_PASSWORD
+            if user is None or len(raw) > PASSWORD_BYTES_MAX:
                 raise errors.AUTH_FAILED
             known = user.hash.encode()
             async with self._hashing:
