@@ -1,8 +1,12 @@
-"""etcd's small pages: ``/version``, ``/health``, ``/v2/machines``, ``/v2/members``, ``/v2/stats``. True values only."""
+"""etcd's small pages: ``/version``, ``/health``, ``/livez``, ``/readyz``, ``/v2/machines``, ``/v2/members``, ``/v2/stats``.
+
+True values only.
+"""
 
 import time
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 
@@ -31,6 +35,7 @@ _STORE_COUNTS = {
     "compareAndDeleteFail": "compareAndDeleteFail",
     "expireCount": "expire",
 }
+_ALARMS = {1: "NOSPACE", 2: "CORRUPT"}
 #: Who asks for a member's change gets the way it is done here.
 _MEMBERS_CHANGE = "machines join by starting a node on the same log and are removed with `corelog machine remove`"
 
@@ -76,11 +81,41 @@ class Info:
         self._json(exchange, version)
 
     def _health(self, exchange: Exchange) -> None:
-        """Healthy: there is a master, and the log answers a linearizable read."""
+        """Healthy: no alarm but those that ``exclude`` names, there is a master, and the log answers a linearizable
+        read (with ``serializable=true`` that isn't asked)."""
+        asked = parse_qs(exchange.query.decode("latin-1"))
+        alarm = self._alarm(asked.get("exclude", []))
+        if alarm:
+            self._told_health(exchange, f"ALARM {alarm}")
+        elif asked.get("serializable") == ["true"]:
+            self._told_health(exchange, "")
+        else:
+            self._reads.linearizable(lambda error: self._told_health(exchange, self._unhealthy(error)))
+
+    def _alarm(self, excluded: list[str]) -> str:
+        names = [_ALARMS.get(kind, str(kind)) for kind, _ in self._fold.v3.alarms]
+        return next((name for name in names if name not in excluded), "")
+
+    def _unhealthy(self, error: NotSent | None) -> str:
+        """Why; empty: it is healthy."""
+        if not self._fold.cluster.election.holder:
+            return "RAFT NO LEADER"
+        return "" if error is None else f"RANGE ERROR:{error}"
+
+    def _told_health(self, exchange: Exchange, reason: str) -> None:
+        data = {"health": "false" if reason else "true", "reason": reason}
+        self._json(exchange, data, 503 if reason else 200)
+
+    def _livez(self, exchange: Exchange) -> None:
+        """This process answers."""
+        exchange.respond(200, TEXT, b"ok\n")
+
+    def _readyz(self, exchange: Exchange) -> None:
+        """It can serve: there is a master, and the log answers."""
 
         def answer(error: NotSent | None) -> None:
-            healthy = error is None and bool(self._fold.cluster.election.holder)
-            self._json(exchange, {"health": "true" if healthy else "false"}, 200 if healthy else 503)
+            why = "ALARM CORRUPT" if self._alarm(["NOSPACE"]) else self._unhealthy(error)
+            exchange.respond(503 if why else 200, TEXT, f"{why or 'ok'}\n".encode())
 
         self._reads.linearizable(answer)
 
@@ -146,6 +181,8 @@ class Info:
 _PAGES = {
     "/version": Info._version,
     "/health": Info._health,
+    "/livez": Info._livez,
+    "/readyz": Info._readyz,
     "/v2/machines": Info._machines,
     "/v2/stats/self": Info._stats_self,
     "/v2/stats/store": Info._stats_store,

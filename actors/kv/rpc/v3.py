@@ -1,5 +1,6 @@
 """All of etcd's v3 services of one replica, by path."""
 
+import asyncio
 from itertools import chain
 
 from actors.kv.commands import Commands, Reads
@@ -16,6 +17,9 @@ from actors.kv.state import KvFold
 from actors.setting import Setting
 from actors.shell import Shell
 
+#: Between two steps of giving memory back (a segment of the history each, about a millisecond).
+SWEEP_S = 0.01
+
 
 class V3:
     """``methods`` by path; ``http2`` is them as HTTP/2 takes them. ``applied`` wants to know of each batch."""
@@ -25,6 +29,8 @@ class V3:
     ) -> None:
         self._rpc = Rpc(shell, fold, commands, reads, setting)
         self.watches = Watches(self._rpc)
+        self._compacted = -1
+        self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
         self.http2 = Methods()
         rpc, watches = self._rpc, self.watches
@@ -50,6 +56,22 @@ class V3:
 
     def applied(self) -> None:
         self.watches.applied()
+        revs = self._rpc.revs
+        if revs.compacted != self._compacted:
+            self._compacted = revs.compacted
+            self._sweep_soon()
 
     def close(self) -> None:
         self._rpc.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _sweep_soon(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Give back memory of what was compacted, a little at a time."""
+        self._sweeper = None
+        if self._rpc.revs.sweep():
+            self._sweep_soon()
