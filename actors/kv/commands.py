@@ -18,8 +18,9 @@ from streams.replay import Applied
 UNDER_WAY_MAX = 2
 BATCH_EVENTS_MAX = 1024
 BATCH_BYTES_MAX = 512 * 1024
-#: A command that is not applied after this long is answered "outcome unknown" (or refused, if it wasn't sent).
-TIMEOUT_S = 5.0
+#: A command that is not applied after this long is answered "outcome unknown" (or refused, if it wasn't sent): as in
+#: etcd five seconds and two of its election timeouts.
+TIMEOUT_S = 7.0
 SWEEP_S = 0.25
 
 

@@ -1,4 +1,4 @@
-"""etcd's small pages: ``/version``, ``/health``, ``/livez``, ``/readyz``, ``/v2/machines``, ``/v2/members``, ``/v2/stats``.
+"""etcd's small pages: version, health, what probes ask (``/livez``, ``/readyz``), v2's members and statistics.
 
 True values only.
 """

@@ -1,4 +1,4 @@
-"""The v2 fold: one by one or a record at once, from a snapshot or from the log, it is the same state."""
+"""The kv fold: one by one or a record at once, from a snapshot or from the log, it is the same state."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from actors.kv.v2.nodes import change_of, clean
 from streams import snapshots
 from streams.events import cluster, encode, say
 from streams.events import kv as says
+from streams.events import kv3 as v3_says
 from streams.events import log as log_says
 from streams.events.base import Base64, Event, blob
 from streams.outcomes import Accepted, Rejected
@@ -47,9 +48,21 @@ PAYLOADS = st.one_of(
         says.TtlsCounted, st.lists(st.builds(says.Left, KEYS, st.integers(0, 5), st.just(2000), st.integers(0, 5)))
     ),
 )
+V3_KEYS = st.sampled_from(["a", "b", Base64(b"\xff")])
+V3_PUTS = st.builds(v3_says.Put, V3_KEYS, BLOBS, st.sampled_from([0, 0, 0, 11, 99]), st.booleans(), st.booleans())
+V3_PLAIN = st.builds(v3_says.Put, V3_KEYS, BLOBS)
+V3_PAYLOADS = st.one_of(
+    V3_PLAIN,
+    V3_PLAIN,
+    V3_PUTS,
+    st.builds(v3_says.Delete, V3_KEYS, st.sampled_from(["", "z"])),
+    st.builds(v3_says.LeaseGrant, st.just(11), st.just(60)),
+    st.builds(v3_says.LeaseRevoke, st.just(11)),
+    st.sampled_from([v3_says.UserAdd("root", "x"), v3_says.UserGrant("root", "root"), v3_says.AuthEnable()]),
+)
 EVENTS = st.builds(
     lambda data, client, sequence, term: say(data, client=client, sequence=sequence if client else 0, term=term),
-    PAYLOADS,
+    PAYLOADS | V3_PAYLOADS,
     st.sampled_from(["", "", "", "c1", "c2"]),
     st.integers(1, 4),
     st.sampled_from([0, 0, 0, 0, 7]),
