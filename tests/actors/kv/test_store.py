@@ -117,6 +117,14 @@ def test_a_record_at_once_is_one_by_one(records: list[list[Event]]) -> None:
     assert fast.state_hash() == slow.state_hash() == unseen.state_hash()
 
 
+def test_a_plain_put_takes_its_key_off_the_lease() -> None:
+    leased = [say(v3_says.LeaseGrant(11, 60)), say(v3_says.Put("a", "1", lease=11))]
+    replica = replayed(entries(leased, [say(v3_says.Put("a", "2"))], [say(v3_says.LeaseRevoke(11))]))
+    fold = replica.fold
+    assert isinstance(fold, KvFold)
+    assert fold.v3.revs.newest[b"a"].value == b"2"
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     records=st.lists(st.lists(EVENTS, min_size=1, max_size=12), min_size=1, max_size=4),
