@@ -188,10 +188,27 @@ rare_steps = st.one_of(
     step("Put", st.builds(pb.PutRequest, key=some_key, value=st.sampled_from([bytes(1_572_864), bytes(2_200_000)]))),
     step("Txn", st.just(pb.TxnRequest())),
 )
+
+
+def sensible(one: Any) -> bool:
+    """No range in a step ends before it starts: who may read such nothing hangs, in etcd, on how a tree was built."""
+    return all(_sensible(part) for part in one if hasattr(part, "ListFields"))
+
+
+def _sensible(message: Any) -> bool:
+    key, end = getattr(message, "key", b""), getattr(message, "range_end", b"")
+    if end and end != b"\0" and end <= (key or b"\0"):
+        return False
+    for field, value in message.ListFields():
+        if field.message_type is not None and not all(map(_sensible, value if field.is_repeated else [value])):
+            return False
+    return True
+
+
 #: Users and roles, and what they let through: client 0 is root, 1 alice, 2 nobody, until they authenticate otherwise.
 auth_sequences = st.builds(
     lambda first, rest: [*first, *rest],
     st.sampled_from([[("SetUp", 0)], [("SetUp", 0)], []]),
-    st.lists(st.one_of(steps, auth_steps, auth_steps), min_size=12, max_size=30),
+    st.lists(st.one_of(steps.filter(sensible), auth_steps, auth_steps), min_size=12, max_size=30),
 )
 sequences = st.lists(st.one_of(*[steps] * 40, rare_steps), min_size=12, max_size=30)

@@ -85,16 +85,23 @@ _stores = msgspec.json.Decoder(_Store)
 
 
 def read(folder: Path) -> Backup:
-    """The newest snapshot and what follows it. A broken snapshot is an error though an older one may be there: who
+    """The newest snapshot that the log knows, and what follows it. etcd writes a snapshot first and its mark into the
+    log after, so the newest one may not be known. A broken snapshot is an error though an older one may be there: who
     takes the broken file away gets the older one. Raises FolderError, OSError."""
     member = folder / "member"
     if not (member / "wal").is_dir():
         raise FolderError("member/wal", 0, f"isn't in {folder.name}: not a data folder of etcd")
-    raft_index, index, nodes = 0, 0, list[Node]()
     snaps = sorted(path for path in (member / "snap").glob("*.snap") if _SNAP.fullmatch(path.name))
-    if snaps:
-        raft_index, index, nodes = _snapshot(snaps[-1])
-    entries = wal.committed(member / "wal", raft_index)
+    unmarked: wal.Unmarked | None = None
+    while True:
+        raft_index, index, nodes = _snapshot(snaps.pop()) if snaps else (0, 0, [])
+        try:
+            entries = wal.committed(member / "wal", raft_index)
+            break
+        except wal.Unmarked as error:
+            unmarked = unmarked or error
+            if not snaps:
+                raise unmarked from None
     found = [_request(entry) for entry in entries if entry.type == wal.NORMAL and entry.data]
     return Backup(raft_index, index, nodes, [one for one in found if one is not None])
 

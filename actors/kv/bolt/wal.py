@@ -28,6 +28,10 @@ FRAME_BYTES = 8
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.wal")
 
 
+class Unmarked(FolderError):
+    """The log doesn't know the snapshot."""
+
+
 class Record(NamedTuple):
     """``offset``: of its frame in the file."""
 
@@ -52,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 def committed(folder: Path, index: int) -> list[Entry]:
     """The entries after ``index`` (a raft snapshot's, or 0) up to the last commit that the log in ``folder`` knows.
 
-    Raises FolderError: nothing there, a broken record, entries or the snapshot's mark missing; OSError.
+    Raises FolderError: nothing there, a broken record, entries or the snapshot's mark missing (Unmarked); OSError.
     """
     files = _segments(folder, index)
     entries: list[Entry] = []
@@ -74,7 +78,7 @@ def committed(folder: Path, index: int) -> list[Entry]:
             raise FolderError(record.file, record.offset, str(error)) from None
     last = files[-1]
     if not marked:
-        raise FolderError(last.name, 0, f"no mark of the snapshot at {index}: that is of another log")
+        raise Unmarked(last.name, 0, f"no mark of the snapshot at {index}: that is of another log")
     if commit > index + len(entries):
         raise FolderError(last.name, 0, f"commits up to {commit}, but entries end at {index + len(entries)}")
     return entries[: max(0, commit - index)]

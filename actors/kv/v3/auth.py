@@ -275,22 +275,17 @@ def _holds(permission: Permission, key: bytes) -> bool:
 def _covered(start: bytes, end: bytes, granted: Iterable[Permission]) -> bool:
     """Whether what is granted has the whole range, without a gap; ``end`` empty: to the end of all keys.
 
-    The steps are those of etcd's interval tree, so that a range whose end is before its start is answered alike.
+    A range of nothing (its end isn't behind its start) is nobody's; what etcd says of one hangs on the order in which
+    its interval tree was built.
     """
-    asked_end, reach = _limit(end or b"\0"), None
+    if end and start >= end:
+        return False
+    asked_end, reach = _limit(end or b"\0"), (0, start)
     for one in sorted(granted, key=lambda permission: permission.key):
-        begin, last = one.key, _limit(one.end or one.key + b"\0")
-        if (start < begin and asked_end <= (0, begin)) or last <= (0, start):
-            continue
-        if reach is None:
-            if begin > start:
-                return False
-            reach = last
-        elif reach < (0, begin):
-            return False
-        else:
-            reach = max(reach, last)
-    return reach is not None and reach >= asked_end
+        if (0, one.key) > reach:
+            break
+        reach = max(reach, _limit(one.end or one.key + b"\0"))
+    return reach >= asked_end
 
 
 def _limit(end: bytes) -> tuple[int, bytes]:
