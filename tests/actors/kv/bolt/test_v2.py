@@ -275,6 +275,18 @@ def test_segments_and_a_snapshot(tmp_path: Path) -> None:
     assert v2.read(tmp_path).index == 3
 
 
+def test_a_snapshot_that_the_log_does_not_know_yet(tmp_path: Path) -> None:
+    """etcd was killed between writing it and marking it: the one before counts, and the log from there."""
+    log = Log(tmp_path)
+    log.puts(1, 10)
+    log.record(wal.SNAPSHOT, field(1, 5) + field(2, 1))
+    log.puts(11, 12)
+    log.commit(12)
+    snap(tmp_path, 5)
+    snap(tmp_path, 11)
+    assert indices(tmp_path) == list(range(6, 13))
+
+
 def test_a_torn_end_is_an_end_if_nothing_committed_was_there(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.puts(1, 3)
