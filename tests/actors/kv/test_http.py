@@ -271,7 +271,7 @@ def test_the_small_pages(server: Running) -> None:
     client = Client(server.port)
     pages = {path: client.raw("GET", path) for path in ("/version", "/health", "/v2/machines", "/v2/members")}
     assert {status for status, _, _ in pages.values()} == {200}
-    assert json.loads(pages["/health"][2]) == {"health": "true"}
+    assert json.loads(pages["/health"][2]) == {"health": "true", "reason": ""}
     assert pages["/v2/machines"][2].decode() == f"http://127.0.0.1:{server.port}"
     [member] = json.loads(pages["/v2/members"][2])["members"]
     assert member["clientURLs"] == [f"http://127.0.0.1:{server.port}"]
