@@ -32,8 +32,8 @@ def _nothing(*_: object) -> None:
 class Call:
     """One call. Its handler answers by ``reply``, or by ``send`` and ``finish``; when it is ``gone`` they do nothing.
 
-    ``metadata`` has the request's headers but HTTP/2's own, names in lower case, repeated ones joined by commas,
-    those of "-bin" decoded; calls share it: not to be changed. ``deadline_s`` is a time of the loop.
+    ``metadata`` has the request's headers but HTTP/2's own and grpc-timeout, names in lower case, repeated ones joined
+    by commas, those of "-bin" decoded; calls share it: not to be changed. ``deadline_s`` is a time of the loop.
     A streaming handler sets ``on_message`` (each whole message), ``on_end`` (the client half-closed), ``on_gone``
     (it is over, but not by ``finish``: cancelled, deadline, connection lost; at most once) and ``on_drained``
     (``buffered()`` fell below LOW_WATER_BYTES again).
@@ -87,7 +87,7 @@ class Call:
         self.receive_window = connection.limits.call_window
         self.head_sent = False
         self.queue: bytearray | None = None  # messages with their prefixes that wait
-        self.trailers: bytes | None = None  # frames that follow the queue
+        self.trailers: bytes | None = None  # the block after the queue; empty: no fields, and a body that isn't gRPC's
         self.waits = False
         self.window = connection.call_window
 
@@ -107,13 +107,16 @@ class Call:
             or self.head_sent
             or self.queue
             or self.request.gzip
+            or connection.says_table
         ):
             self.send(message)
             self.finish()
             return
         self.gone = True
+        if self.on_gone is not _nothing or self.request.unary is None:
+            self._forget_handlers()
         connection.window -= whole
-        connection.sent_something = True
+        connection.sent += 1
         stream = self.stream
         connection.write(
             _BEFORE.pack(_HEAD_HEAD, frames.END_HEADERS, stream, _HEAD_BLOCK, whole << 8, 0, stream, 0, size)
@@ -138,8 +141,9 @@ class Call:
             and not connection.paused
         ):
             connection.spend(self, size)
-            data = frames.HEAD.pack(size << 8 | frames.DATA, 0, self.stream) + PREFIX.pack(flag, size - PREFIX_BYTES)
-            connection.write((data if self.head_sent else self.head() + data) + message)
+            self.send_head()
+            head = frames.HEAD.pack(size << 8 | frames.DATA, 0, self.stream) + PREFIX.pack(flag, size - PREFIX_BYTES)
+            connection.write(head + message)
             return
         if self.queue is None:
             self.queue = bytearray()
@@ -153,19 +157,19 @@ class Call:
         return len(self.queue) if self.queue else 0
 
     def finish(self, status: int = 0, message: str = "", trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """End the call, after what is queued."""
+        """End the call, after what is queued. ``trailers`` as they are sent: lower case, those of "-bin" in base64."""
         if self.gone:
             return
         self._end(status, message, trailers)
 
     # -- the connection's side --------------------------------------------------------------------------------
 
-    def head(self) -> bytes:
-        """The HEADERS frame, before the first message; later nothing."""
-        if self.head_sent:
-            return b""
-        self.head_sent = True
-        return frames.headers(self.stream, _GZIP_HEAD_BLOCK if self.request.gzip else _HEAD_BLOCK, end=False)
+    def send_head(self) -> None:
+        """HEADERS, before the first message; later nothing."""
+        if not self.head_sent:
+            self.head_sent = True
+            block = _GZIP_HEAD_BLOCK if self.request.gzip else _HEAD_BLOCK
+            self.connection.write_headers(self.stream, block, end=False)
 
     def refuse_http(self) -> None:
         """Answer a client that doesn't speak gRPC: status, text, end."""
@@ -173,10 +177,10 @@ class Call:
         self.head_sent = True
         body, status = self.request.body, b"%d" % self.request.http
         fields = [(b":status", status), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-        self.connection.write(frames.headers(self.stream, hpack.encode(fields), end=False))
+        self.connection.write_headers(self.stream, hpack.encode(fields), end=False)
         self.queue = bytearray(body)
         self.connection.queued += len(body)
-        self.trailers = frames.frame(frames.DATA, frames.END_STREAM, self.stream, b"")
+        self.trailers = b""
         self.connection.enlist(self)
 
     def abort(self, status: int, message: str) -> None:
@@ -199,15 +203,19 @@ class Call:
     def drop_queue(self) -> None:
         if self.queue:
             self.connection.queued -= len(self.queue)
+            self.connection.relieved()
         self.queue = None
 
-    def send_trailers(self) -> None:
+    def send_end(self) -> None:
         """After the queue: the end, if there is one."""
-        if self.trailers is not None:
-            end, self.trailers = self.trailers, None
-            self.connection.sent_something = True
-            self.connection.write(end)
-            self.connection.over(self)
+        trailers, self.trailers = self.trailers, None
+        if trailers is None:
+            return
+        if trailers:
+            self.connection.write_headers(self.stream, trailers, end=True)
+        else:
+            self.connection.write(frames.frame(frames.DATA, frames.END_STREAM, self.stream, b""))
+        self.connection.over(self)
 
     def _end(self, status: int, message: str, trailers: Sequence[tuple[bytes, bytes]]) -> None:
         self._forget_handlers()
@@ -217,7 +225,7 @@ class Call:
         if message:
             fields.append((b"grpc-message", messages.escaped(message)))
         fields += trailers
-        self.trailers = frames.headers(self.stream, hpack.encode(fields), end=True)
+        self.trailers = hpack.encode(fields)
         if not self.queue:
             self.queue = None
         self.connection.enlist(self)

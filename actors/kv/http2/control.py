@@ -1,11 +1,16 @@
-"""A connection's own affairs: SETTINGS, PING, RST_STREAM, WINDOW_UPDATE, keep-alive, floods, graceful end. Pure."""
+"""A connection's own affairs (RFC 9113, 6): SETTINGS, PING, WINDOW_UPDATE, keep-alive, floods, graceful end. Pure."""
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from actors.kv.http2 import frames
 from actors.kv.http2.frames import ConnectionFault, StreamFault
+from actors.kv.http2.hpack import TABLE_BYTES
 from actors.kv.http2.limits import RAPID_S, Floods, Limits
 from actors.kv.http2.sending import Connection
+
+if TYPE_CHECKING:
+    from actors.kv.http2.call import Call
 
 _KEEPALIVE_PING = b"corelog?"
 _DRAIN_PING = b"draining"
@@ -17,11 +22,14 @@ class Control(Connection):
     def __init__(self, peer: str, trusted: bool, client_cn: str, limits: Limits) -> None:
         super().__init__(peer, trusted, client_cn, limits)
         self.now = 0.0
-        #: the highest stream that the client opened
+        #: the highest stream that the client opened; and the highest that is served, once GOAWAY said it
         self.last_stream = 0
+        self.served_stream = frames.WINDOW_MAX
         #: 0: no; 1: told to open no more calls; 2: later ones are not served
         self.draining = 0
         self.heard_s = 0.0
+        #: streams that we ended while the client may still send, oldest first
+        self.ended_early: dict[int, None] = {}
         #: when the socket paused us, or 0
         self.paused_s = 0.0
         #: answers to control frames since the socket paused us, bytes
@@ -29,7 +37,13 @@ class Control(Connection):
         self._pinged_s = 0.0
         self._client_ping_s = -1e9
         self._strikes = 0
+        self._told_table = False
+        self._sent_at_ping = self._sent_at_update = 0
         self._floods = Floods()
+
+    @abstractmethod
+    def gone(self, call: "Call") -> None:
+        """The client reset ``call``."""
 
     @abstractmethod
     def finish_drain(self) -> None:
@@ -49,7 +63,8 @@ class Control(Connection):
             self._priority(stream, payload)
         elif kind == frames.GOAWAY:
             if stream or len(payload) < 8:
-                raise ConnectionFault(frames.PROTOCOL_ERROR, "GOAWAY")
+                raise ConnectionFault(frames.PROTOCOL_ERROR if stream else frames.FRAME_SIZE_ERROR, "GOAWAY")
+            self.junk()
         elif kind == frames.PUSH_PROMISE:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "a client can't push")
         else:
@@ -71,14 +86,12 @@ class Control(Connection):
         if not self._floods.resets.take(self.now):
             raise calm("too many resets")
 
-    def earn_update(self) -> None:
-        """Each DATA frame of ours may be answered by updates of its call and of the connection."""
-        self._floods.updates.earn(2)
-
     def _window_update(self, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE")
-        if not self._floods.updates.take(self.now):
+        # each frame of ours may be answered by updates of its call and of the connection
+        earned, self._sent_at_update = 2 * (self.sent - self._sent_at_update), self.sent
+        if not self._floods.updates.take(self.now, earned):
             raise calm("too many window updates")
         more = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if stream:
@@ -102,9 +115,7 @@ class Control(Connection):
             self.ended_early.pop(stream, None)
             self.junk()
             return
-        call.half_closed = True
-        self.over(call)
-        call.vanish()
+        self.gone(call)
         if self.now - call.opened_s < RAPID_S:
             self.made_to_reset()
 
@@ -114,6 +125,7 @@ class Control(Connection):
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(frames.FRAME_SIZE_ERROR, "SETTINGS with ACK and payload")
+            self.junk()
             return
         if len(payload) % 6:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "SETTINGS")
@@ -121,7 +133,11 @@ class Control(Connection):
             raise calm("too many settings")
         window = None
         for key, value in frames.PAIR.iter_unpack(payload):
-            if key == frames.SET_INITIAL_WINDOW:
+            if key == frames.SET_HEADER_TABLE_SIZE:
+                # our encoder uses no table, but a client that made its own smaller waits to hear it (RFC 7541, 4.2)
+                if value < TABLE_BYTES and not self._told_table:
+                    self.says_table = self._told_table = True
+            elif key == frames.SET_INITIAL_WINDOW:
                 if value > frames.WINDOW_MAX:
                     raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE")
                 window = value
@@ -144,13 +160,15 @@ class Control(Connection):
             self._count_ping()
         elif payload == _DRAIN_PING and self.draining == 1:
             self.last_calls()
+        else:
+            self.junk()
 
     def _count_ping(self) -> None:
         """etcd's policy. Raises ConnectionFault, with the words that make grpc-go ping less often."""
         limits, before = self.limits, self._client_ping_s
         self._client_ping_s = self.now
-        if self.sent_something:
-            self.sent_something, self._strikes = False, 0
+        if self.sent != self._sent_at_ping:
+            self._sent_at_ping, self._strikes = self.sent, 0
             return
         apart_s = limits.client_ping_s if self.calls else limits.client_ping_idle_s
         if self.now - before < apart_s:
@@ -173,7 +191,7 @@ class Control(Connection):
 
     def not_idle(self, stream: int) -> None:
         """Raises ConnectionFault."""
-        if not stream & 1 or (stream > self.last_stream and self.draining < 2):
+        if not stream & 1 or stream > self.last_stream:
             raise ConnectionFault(frames.PROTOCOL_ERROR, f"stream {stream} isn't open")
 
     # -- keep-alive and the end -------------------------------------------------------------------------------
@@ -200,8 +218,13 @@ class Control(Connection):
         """Calls after those that are open now aren't served."""
         if self.draining == 1:
             self.draining = 2
-            self.write(frames.goaway(self.last_stream, frames.NO_ERROR, b"graceful_stop"))
+            self.write_goaway(frames.NO_ERROR, b"graceful_stop")
             self.finish_drain()
+
+    def write_goaway(self, code: int, why: bytes = b"") -> None:
+        """Its last stream never rises (RFC 9113, 6.8)."""
+        self.served_stream = min(self.served_stream, self.last_stream)
+        self.write(frames.goaway(self.served_stream, code, why))
 
 
 def calm(why: str) -> ConnectionFault:

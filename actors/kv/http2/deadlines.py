@@ -12,11 +12,17 @@ FAR_S = 16.0
 #: Timeouts over this are none.
 NEVER_S = 30 * 24 * 3600.0
 
+#: Buckets without items that may be kept, beside as many as there are items.
+_EMPTY_MAX = 256
+
 Item = TypeVar("Item")
 
 
 class Deadlines(Generic[Item]):
+    """Seconds throughout, of any clock that doesn't jump."""
+
     def __init__(self) -> None:
+        self._items = 0
         self._buckets: dict[float, set[Item]] = {}
         self._order: list[float] = []
 
@@ -26,22 +32,32 @@ class Deadlines(Generic[Item]):
         when = (deadline_s // step + 1) * step
         bucket = self._buckets.get(when)
         if bucket is None:
+            if len(self._buckets) > 2 * self._items + _EMPTY_MAX:
+                self._forget_empty()
             bucket = self._buckets[when] = set()
             heapq.heappush(self._order, when)
         bucket.add(item)
+        self._items += 1
         return when
 
     def discard(self, item: Item, when: float) -> None:
         bucket = self._buckets.get(when)
-        if bucket is not None:
-            bucket.discard(item)
+        if bucket is not None and item in bucket:
+            bucket.remove(item)
+            self._items -= 1
 
     def due(self, now: float) -> list[Item]:
         """Take out what is over."""
         over: list[Item] = []
         while self._order and self._order[0] <= now:
             over += self._buckets.pop(heapq.heappop(self._order))
+        self._items -= len(over)
         return over
 
     def next(self) -> float | None:
         return self._order[0] if self._order else None
+
+    def _forget_empty(self) -> None:
+        """A client could name a new far deadline with each call."""
+        self._buckets = {when: bucket for when, bucket in self._buckets.items() if bucket}
+        self._order = sorted(self._buckets)

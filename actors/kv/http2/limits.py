@@ -20,7 +20,8 @@ class Limits:
     connection_window: int = 16 * 1024 * 1024
     #: parts of messages of all calls that aren't whole yet
     partial_bytes: int = 64 * 1024 * 1024
-    #: unsent bytes of all calls from which on new calls are refused (REFUSED_STREAM)
+    #: unsent bytes of all calls from which on new calls are refused (REFUSED_STREAM), and the client may send no more
+    #: than the connection's window until it reads
     unsent_bytes: int = 64 * 1024 * 1024
     #: unsent answers to control frames from which on nothing is read until the client reads
     control_bytes: int = 64 * 1024
@@ -48,15 +49,11 @@ class Bucket:
         self._per_s = per_s
         self._then = 0.0
 
-    def take(self, now: float) -> bool:
-        """Whether one more is allowed."""
-        self._left = min(self._burst, self._left + (now - self._then) * self._per_s) - 1
+    def take(self, now: float, earned: int = 0) -> bool:
+        """Whether one more is allowed. ``earned``: what is owed to what we did ourselves since the last time."""
+        self._left = min(self._burst, self._left + (now - self._then) * self._per_s + earned) - 1
         self._then = now
         return self._left >= 0
-
-    def earn(self, count: int) -> None:
-        """``count`` more are owed to what we did ourselves."""
-        self._left = min(self._burst, self._left + count)
 
 
 class Floods:
@@ -68,7 +65,7 @@ class Floods:
         #: calls that were reset soon after they were opened, and resets that we were made to send
         self.resets = Bucket(1000, 100)
         self.settings = Bucket(100, 10)
-        #: PRIORITY, unknown frames, DATA without data
+        #: PRIORITY, unknown frames, DATA without data, answers to nothing
         self.junk = Bucket(1000, 100)
         self.updates = Bucket(10_000, 2000)
 

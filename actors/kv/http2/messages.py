@@ -10,6 +10,9 @@ CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 1, 2, 3, 4
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
 
 _GZIP_WBITS = 31
+#: Compressors write one; each costs a copy of all that follow it.
+_MEMBERS_MAX = 16
+_GO_SAYS = {"header": "gzip: invalid header", " check": "gzip: invalid checksum"}
 _UNIT_S = {ord("H"): 3600.0, ord("M"): 60.0, ord("S"): 1.0, ord("m"): 1e-3, ord("u"): 1e-6, ord("n"): 1e-9}
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
@@ -59,10 +62,12 @@ def gzip(message: bytes) -> bytes:
 
 
 def gunzip(packed: bytes, limit: int) -> bytes:
-    """At most ``limit`` bytes are ever unpacked. Raises Refused."""
+    """At most ``limit`` bytes are ever unpacked, of at most _MEMBERS_MAX members (RFC 1952, 2.2). Raises Refused."""
     out, rest = b"", packed
+    if not packed:
+        raise _not_gzip("EOF")
     try:
-        while True:
+        for _ in range(_MEMBERS_MAX):
             unpacker = zlib.decompressobj(wbits=_GZIP_WBITS)
             out += unpacker.decompress(rest, limit - len(out) + 1)
             if len(out) > limit:
@@ -71,12 +76,18 @@ def gunzip(packed: bytes, limit: int) -> bytes:
                     f"grpc: received message after decompression larger than max ({len(out)} vs. {limit})",
                 )
             if not unpacker.eof:
-                raise Refused(INTERNAL, "grpc: failed to decompress the received message: unexpected EOF")
+                raise _not_gzip("unexpected EOF")
             rest = unpacker.unused_data
             if not rest:
                 return out
+        raise _not_gzip("too many gzip members")
     except zlib.error as error:
-        raise Refused(INTERNAL, f"grpc: failed to decompress the received message: {error}") from error
+        why = next((words for part, words in _GO_SAYS.items() if part in str(error)), str(error))
+        raise _not_gzip(why) from error
+
+
+def _not_gzip(why: str) -> Refused:
+    return Refused(INTERNAL, f"grpc: failed to decompress the message: {why}")
 
 
 def timeout_s(text: bytes) -> float:
@@ -90,7 +101,7 @@ def timeout_s(text: bytes) -> float:
         why = f"timeout unit is not recognized: {quoted(shown)}"
     elif not text[:-1].isdigit():
         raise Refused(
-            INTERNAL, f"malformed grpc-timeout: strconv.ParseInt: parsing {quoted(shown[:-1])}: invalid syntax"
+            INTERNAL, f"malformed grpc-timeout: strconv.ParseUint: parsing {quoted(shown[:-1])}: invalid syntax"
         )
     else:
         return int(text[:-1]) * _UNIT_S[text[-1]]

@@ -1,8 +1,8 @@
-"""A request's header list → :class:`Request`: HTTP/2's rules for it, then gRPC's. Pure, and cached by the block."""
+"""A request's header list → :class:`Request`: HTTP/2's rules for it (RFC 9113, 8.3), then gRPC's. Pure."""
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,10 @@ Streaming = Callable[["Call"], None]
 
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
 _PER_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-_UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+#: RFC 9113, 8.2.1: no capitals, spaces, controls, nor colons but a pseudo-header's first.
+_IN_NAME = frozenset(range(0x21, 0x7F)) - frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ:")
+_NOT_IN_VALUE = frozenset(b"\0\r\n")
+_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
 @dataclass(slots=True)
@@ -34,20 +37,19 @@ class Malformed(Exception):
 
 
 class Request:
-    """What a block of headers asks for. Shared by all calls that sent the same block: not to be changed.
+    """What headers ask for. Shared by all calls that sent the same but grpc-timeout: not to be changed.
 
     ``http``: it is refused with this HTTP status, or 0; ``refusal``: gRPC's (status, message, trailers) of a refusal.
     ``length``: content-length, or -1. Neither ``unary`` nor ``streaming``: it is refused.
     """
 
-    __slots__ = ("body", "gzip", "http", "length", "metadata", "path", "refusal", "streaming", "timeout_s", "unary")
+    __slots__ = ("body", "gzip", "http", "length", "metadata", "path", "refusal", "streaming", "unary")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.metadata: dict[bytes, bytes] = {}
         self.length = -1
         self.gzip = False
-        self.timeout_s: float | None = None
         self.http = 0
         #: text for a client that doesn't speak gRPC
         self.body = b""
@@ -56,7 +58,33 @@ class Request:
         self.streaming: Streaming | None = None
 
 
-def read(fields: list[Field], methods: Methods) -> Request:
+#: A request, and the seconds that it may take: None is without end.
+Asked = tuple[Request, float | None]
+
+
+def without_timeout(fields: list[Field]) -> tuple[tuple[Field, ...], bytes | None]:
+    """The fields but grpc-timeout, which differs from call to call where the others don't; and its value."""
+    for at in range(len(fields) - 1, 0, -1):
+        if fields[at][0] == b"grpc-timeout":
+            if at + 1 < len(fields) and fields[at + 1][0][:1] == b":":
+                break  # malformed, as read will find
+            return (*fields[:at], *fields[at + 1 :]), fields[at][1]
+    return tuple(fields), None
+
+
+def timed(request: Request, timeout: bytes | None) -> Asked:
+    """``timeout``: grpc-timeout's value."""
+    if timeout is None or request.http:
+        return request, None
+    try:
+        return request, messages.timeout_s(timeout)
+    except Refused as refused:
+        late = Request(request.path)
+        late.http, late.refusal = 400, (*refused.args, ())
+        return late, None
+
+
+def read(fields: Sequence[Field], methods: Methods) -> Request:
     """Raises Malformed."""
     pseudo, plain = _split(fields)
     if len(pseudo.get(b":path", b"")) == 0 or b":method" not in pseudo or b":scheme" not in pseudo:
@@ -79,22 +107,24 @@ def read(fields: list[Field], methods: Methods) -> Request:
     return request
 
 
-def trailers(fields: list[Field]) -> None:
+def trailers(fields: Sequence[Field]) -> None:
     """Check the fields after a request's body. Raises Malformed."""
     if _split(fields)[0]:
         raise Malformed("a pseudo-header in trailers")
 
 
-def _split(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
+def _split(fields: Sequence[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
     pseudo: dict[bytes, bytes] = {}
     plain: list[Field] = []
     for name, value in fields:
+        if not _NOT_IN_VALUE.isdisjoint(value):
+            raise Malformed(f"value of {name!r}")
         if name[:1] == b":":
             if plain or name in pseudo or name not in _PSEUDO:
                 raise Malformed(f"pseudo-header {name!r}")
             pseudo[name] = value
         else:
-            if not name or not _UPPER.isdisjoint(name) or name in _PER_HOP:
+            if not name or not _IN_NAME.issuperset(name) or name in _PER_HOP:
                 raise Malformed(f"header {name!r}")
             if name == b"te" and value != b"trailers":
                 raise Malformed("te")
@@ -131,9 +161,6 @@ def _http_rules(request: Request, method: bytes, headers: dict[bytes, bytes]) ->
 
 
 def _grpc_rules(request: Request, headers: dict[bytes, bytes], methods: Methods) -> None:
-    timeout = headers.get(b"grpc-timeout")
-    if timeout is not None:
-        request.timeout_s = messages.timeout_s(timeout)
     for name, value in headers.items():
         request.metadata[name] = _binary(name, value) if name.endswith(b"-bin") else value
     request.unary = methods.unary.get(request.path)
@@ -165,4 +192,6 @@ def _binary(name: bytes, value: bytes) -> bytes:
         return b",".join(base64.b64decode(one + b"=" * (-len(one) % 4), validate=True) for one in value.split(b","))
     except binascii.Error as error:
         shown, header = (messages.quoted(one.decode("latin-1")) for one in (value, name))
-        raise Refused(messages.INTERNAL, f"malformed binary metadata {shown} in header {header}: {error}") from error
+        where = next((at for at, byte in enumerate(value) if byte not in _BASE64), len(value))
+        why = f"malformed binary metadata {shown} in header {header}: illegal base64 data at input byte {where}"
+        raise Refused(messages.INTERNAL, why) from error

@@ -1,7 +1,8 @@
-"""The sending half of a connection: windows, what waits for them, and whose turn it is. Pure.
+"""The sending half of a connection: windows, what waits for them, and whose turn it is (RFC 9113, 5.2). Pure.
 
 A call's messages go out at once while the socket and both windows take them. What they don't take waits in the call's
-own queue, and the calls that can go on take turns, a frame each. Control frames don't wait.
+own queue, and the calls that can go on take turns, a frame each. Control frames and the ends of calls don't wait for
+windows.
 """
 
 from abc import abstractmethod
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from actors.kv.http2 import frames
+from actors.kv.http2 import frames, messages
 from actors.kv.http2.frames import ConnectionFault
 from actors.kv.http2.limits import Limits
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FLUSH_BYTES = 64 * 1024
 #: ``on_drained`` is called when a call's queue falls below this.
 LOW_WATER_BYTES = 64 * 1024
+#: HPACK's "my dynamic table has 0 bytes" (RFC 7541, 6.3).
+_TABLE_OF_0 = b"\x20"
 
 _log = structlog.get_logger(actor="kv")
 
@@ -42,16 +45,21 @@ class Connection:
         self.out_bytes = 0
         #: the socket takes no more
         self.paused = False
+        #: our side has ended: nothing can be written any more
+        self.ended = False
         #: bytes that the client still takes, in all; and of each new call
         self.window = frames.WINDOW_DEFAULT
         self.call_window = frames.WINDOW_DEFAULT
         #: bytes in the queues of all calls
         self.queued = 0
-        #: streams that we ended while the client may still send, oldest first
-        self.ended_early: dict[int, None] = {}
-        #: pings aren't held against a client that is being sent something
-        self.sent_something = False
+        #: frames of calls that were sent; pings and window updates aren't held against a client that is being sent
+        #: something
+        self.sent = 0
+        #: the client wants a smaller dynamic table, and the next block of headers has to say that it is empty
+        self.says_table = False
+        #: calls with a queue; and those that have only their end to say when the socket takes more
         self._turns: deque[Call] = deque()
+        self._ends: deque[Call] = deque()
         self._pumping = False
 
     @abstractmethod
@@ -62,6 +70,10 @@ class Connection:
     def over(self, call: "Call") -> None:
         """Nothing more is sent on ``call``'s stream: forget it."""
 
+    @abstractmethod
+    def relieved(self) -> None:
+        """``queued`` fell."""
+
     def write(self, data: bytes) -> None:
         self.out.append(data)
         self.out_bytes += len(data)
@@ -70,39 +82,52 @@ class Connection:
         else:
             self.wake()
 
+    def write_headers(self, stream: int, block: bytes, end: bool) -> None:
+        """Blocks must be written in the order in which the client decodes them: not to be kept for later."""
+        if self.says_table:
+            self.says_table, block = False, _TABLE_OF_0 + block
+        self.sent += 1
+        self.write(frames.headers(stream, block, end))
+
     def flush(self) -> None:
         """Hand over to the socket what was collected; it may pause us."""
         out = self.out
         if out:
             self.out, self.out_bytes = [], 0
-            if not self.transport.is_closing():
+            if not self.ended and not self.transport.is_closing():
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     # -- turns ------------------------------------------------------------------------------------------------
 
     def enlist(self, call: "Call") -> None:
         """``call`` has something to send."""
+        if not call.queue:
+            if self.paused:
+                self._ends.append(call)
+            else:
+                call.send_end()
+            return
         if not call.waits:
             call.waits = True
             self._turns.append(call)
-        self.pump()
+        if self.window > 0:
+            self.pump()
 
     def pump(self) -> None:
         """Send what the socket and the windows take, a frame of each call in turn."""
         if self._pumping:
             return
         self._pumping = True
-        turns = self._turns
+        turns, ends = self._turns, self._ends
         try:
-            while turns and not self.paused:
+            while ends and not self.paused:
+                ends.popleft().send_end()
+            while turns and self.window > 0 and not self.paused:
                 call = turns.popleft()
-                if call.queue and self.window <= 0:
-                    turns.appendleft(call)
-                    break
-                call.waits = False
                 if self._turn(call):
-                    call.waits = True
                     turns.append(call)
+                else:
+                    call.waits = False
         finally:
             self._pumping = False
 
@@ -110,31 +135,31 @@ class Connection:
         """One frame of ``call``; whether it can go on."""
         queue = call.queue
         if not queue:
-            call.send_trailers()
+            call.send_end()
             return False
         size = min(len(queue), frames.FRAME_BYTES_MAX, call.window, self.window)
         if size <= 0:
             return False  # its own window is used up: its WINDOW_UPDATE enlists it again
-        head = call.head()
+        call.send_head()
         with memoryview(queue) as view:
             piece = bytes(view[:size])
         del queue[:size]
-        before = self.queued
-        self.queued = before - size
         self.spend(call, size)
-        self.write(head + frames.HEAD.pack(size << 8 | frames.DATA, 0, call.stream) + piece)
+        self.write(frames.HEAD.pack(size << 8 | frames.DATA, 0, call.stream) + piece)
+        self.queued -= size
+        self.relieved()
         left = len(queue)
         if left < LOW_WATER_BYTES <= left + size and not call.gone:
             self.guarded(call, call.on_drained)
-        if queue:
+        if call.queue:
             return True
-        call.send_trailers()
+        call.send_end()
         return False
 
     def spend(self, call: "Call", size: int) -> None:
         self.window -= size
         call.window -= size
-        self.sent_something = True
+        self.sent += 1
 
     def opened(self, call: "Call | None", more: int) -> None:
         """WINDOW_UPDATE of a call, or of the connection. Raises ConnectionFault, StreamFault."""
@@ -149,7 +174,7 @@ class Connection:
             if call.queue and not call.waits:
                 call.waits = True
                 self._turns.append(call)
-        if self._turns:
+        if self._turns and self.window > 0:
             self.pump()
 
     def resized(self, window: int) -> None:
@@ -170,5 +195,9 @@ class Connection:
         try:
             what(*args)
         except Exception:
-            _log.exception("a gRPC handler failed", path=call.path.decode("utf-8", "replace"))
-            call.finish(13, "internal error")
+            self.failed(call)
+
+    def failed(self, call: "Call") -> None:
+        """In an except block: a handler's exception ends its call."""
+        _log.exception("a gRPC handler failed", path=call.path.decode("utf-8", "replace"))
+        call.finish(messages.INTERNAL, "internal error")

@@ -21,22 +21,47 @@ class Frame(NamedTuple):
     payload: bytes
 
 
+class Clock:
+    """The running loop, whose time is put forward by ``later``."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ahead_s = 0.0
+
+    def time(self) -> float:
+        return self._loop.time() + self._ahead_s
+
+    def later(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
 class Transport:
-    """``full``: takes no more until ``drain``."""
+    """``ended``: our side said that it writes no more."""
 
     def __init__(self) -> None:
         self.written = bytearray()
-        self.closed = False
+        self.closed = self.ended = self.aborted = False
         self.reading = True
 
     def write(self, data: bytes) -> None:
         assert not self.closed
+        assert not self.ended
         self.written += data
 
     def close(self) -> None:
         self.closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def is_closing(self) -> bool:
         return self.closed
@@ -62,6 +87,8 @@ class Peer:
         methods.streaming[STREAM.encode()] = self._stream
         self.open_ones: set[Any] = set()
         self.server = Http2(methods, self.open_ones, "addr:test", trusted=False, limits=limits)
+        self.clock: Any = Clock()
+        self.server._loop = self.clock
         self.server.connection_made(self.transport)
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()

@@ -7,7 +7,8 @@ import pytest
 
 from actors.kv.http2 import frames
 from actors.kv.http2.connection import Limits
-from tests.actors.kv.http2.peer import ECHO, SILENT, STREAM, Peer, grpc
+from actors.kv.http2.hpack import encode
+from tests.actors.kv.http2.peer import ECHO, HEADERS, SILENT, STREAM, Peer, grpc
 
 
 async def test_a_unary_call_is_answered_in_one_write() -> None:
@@ -26,6 +27,74 @@ async def test_the_same_block_again_is_known() -> None:
     streams = [peer.ask(b"%d" % number) for number in range(5)]
     answers = await peer.answers()
     assert [answers[stream].messages for stream in streams] == [[b"%d" % number] for number in range(5)]
+
+
+def told(peer: Peer, block: bytes) -> dict[bytes, bytes]:
+    """The metadata that a call to SILENT has by this block."""
+    stream, peer._next = peer._next, peer._next + 2
+    peer.feed(frames.headers(stream, block, end=False))
+    peer.data(stream, grpc(b""), end=True)
+    return dict(peer.calls[-1].metadata)
+
+
+async def test_a_known_block_means_something_else_when_the_table_has_changed() -> None:
+    peer = Peer()
+    plain = encode([(name.encode(), SILENT.encode() if name == ":path" else value.encode()) for name, value in HEADERS])
+    newest = plain + b"\xbe"  # with the newest field of the table
+    told(peer, plain + b"\x40\x03x-a\x011")
+    for _ in range(3):
+        assert told(peer, newest)[b"x-a"] == b"1"
+    told(peer, plain + b"\x40\x03x-b\x012")
+    assert told(peer, newest)[b"x-b"] == b"2"
+    assert b"x-a" not in told(peer, newest)
+
+
+async def test_timeouts_differ_where_all_else_is_known() -> None:
+    peer = Peer()
+    now = peer.clock.time()
+    for seconds in (10, 20, 30, 20):
+        peer.ask(b"", SILENT, [("grpc-timeout", f"{seconds}S"), ("x-a", "1")])
+    peer.ask(b"", SILENT, [("x-a", "1")])
+    *timed, endless = peer.calls
+    assert [round((call.deadline_s or 0) - now) for call in timed] == [10, 20, 30, 20]
+    assert endless.deadline_s is None
+    assert {call.metadata[b"x-a"] for call in peer.calls} == {b"1"}
+
+
+async def test_a_known_block_as_trailers_is_malformed() -> None:
+    peer = Peer()
+    plain = encode([(name.encode(), SILENT.encode() if name == ":path" else value.encode()) for name, value in HEADERS])
+    for _ in range(2):
+        told(peer, plain)
+    stream = peer.open(STREAM)
+    peer.feed(frames.headers(stream, plain, end=True))
+    assert (await peer.answers())[stream].reset == frames.PROTOCOL_ERROR
+    assert peer.seen == [("gone", peer.calls[-1])]
+
+
+async def test_a_message_behind_the_clients_end_resets_the_call() -> None:
+    peer = Peer()
+    stream = peer.ask(b"1", SILENT)
+    peer.data(stream, grpc(b"2"), end=True)
+    assert (await peer.answers())[stream].reset == frames.STREAM_CLOSED
+    assert len(peer.calls) == 1
+
+
+async def test_a_call_that_both_sides_ended_isnt_reset() -> None:
+    peer = Peer()
+    peer.server._methods.streaming[b"/test.Echo/Nothing"] = lambda call: call.finish(5, "at once")
+    stream = peer.open("/test.Echo/Nothing", end=True)
+    answer = (await peer.answers())[stream]
+    assert (answer.status, answer.reset) == ((5, "at once"), None)
+
+
+async def test_the_end_of_a_message_that_looks_like_one_is_none() -> None:
+    peer = Peer()
+    stream = peer.open()
+    body = grpc(grpc(b"inner"))
+    peer.data(stream, body[:5])
+    peer.data(stream, body[5:], end=True)
+    assert (await peer.answers())[stream].messages == [grpc(b"inner")]
 
 
 @pytest.mark.parametrize("size", [0, 1, 16378, 16379, 16380, 70_000, 1_000_000])
@@ -260,7 +329,7 @@ async def test_drain_serves_what_is_under_way_and_no_more() -> None:
     answers = await peer.answers()
     assert answers[stream].messages == [b"done"]
     assert late not in answers
-    assert peer.transport.closed
+    assert peer.transport.ended
 
 
 async def test_calls_over_the_limit_are_refused() -> None:

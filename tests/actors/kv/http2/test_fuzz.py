@@ -58,6 +58,15 @@ def spoken(conversation: list[tuple[str, Any]]) -> bytes:
     return b"".join(out)
 
 
+def counted(peer: Peer) -> None:
+    """What is counted of a connection's memory is what it holds."""
+    calls = list(peer.server.calls.values())
+    assert peer.server.queued == sum(call.buffered() for call in calls)
+    kept = sum(call.inbox.size + len(call.held or b"") for call in calls if call.inbox is not None)
+    assert peer.server._partial == kept
+    assert peer.server.deadlines._items == sum(1 for call in calls if call.deadline_bucket)
+
+
 def heard(pieces: list[bytes]) -> bytes:
     """All that is answered to bytes that come in these pieces."""
 
@@ -66,6 +75,7 @@ def heard(pieces: list[bytes]) -> bytes:
         for piece in pieces:
             peer.feed(piece)
             assert len(peer.server._rest) <= frames.FRAME_BYTES_MAX + 9 + len(piece)
+            counted(peer)
         for _ in range(3):
             await asyncio.sleep(0)
         answered = bytes(peer.transport.written)

@@ -69,9 +69,16 @@ def test_a_small_block_cant_make_a_large_list() -> None:
     reader.decode(writer.encode([("x-bomb", "y" * 3000)]))
     with pytest.raises(ListTooLarge):
         reader.decode(b"\xbe" * 60_000)
+    assert len(reader._decode(b"\xbe" * 60_000)[0]) < 30
 
 
-@pytest.mark.parametrize("raw", [b"\x80", b"\xff\xff\xff\xff\xff\xff\x7f", b"\x3f\xff\xff\x03", b"\x00\x05ab", b"\xbe"])
+#: padded by zeros, by more than seven bits, and with the end's code inside
+BAD_HUFFMAN = [b"\x00\x81\x00\x01a", b"\x00\x82\x07\xff\x01a", b"\x00\x84\xff\xff\xff\xff\x01a"]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\x80", b"\xff\xff\xff\xff\xff\xff\x7f", b"\x3f\xff\xff\x03", b"\x00\x05ab", b"\xbe", *BAD_HUFFMAN]
+)
 def test_what_ends_a_connection(raw: bytes) -> None:
     with pytest.raises(HpackError):
         Decoder(1000).decode(raw)
