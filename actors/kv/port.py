@@ -30,8 +30,9 @@ from actors.setting import Setting
 from actors.shell import Shell
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-#: Like a request line, but to no path: a client that means to speak HTTP/2 is told by the end of the connection.
-_NO_REQUEST = re.compile(rb"[A-Z]+ [^/*hH]")
+#: Like a request line, but with no method of HTTP's and no path: somebody who means to speak HTTP/2 is told by the end
+#: of the connection.
+_NO_REQUEST = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE) )[A-Z]{3,} [A-Z]")
 BACKLOG = 1024
 SWEEP_S = 5.0
 
