@@ -49,8 +49,9 @@ class Maintenance:
         rpc = self._rpc
         election, offset = rpc.fold.cluster.election, max(0, rpc.shell.host.replica.offset)
         response = rpc.head(pb.StatusResponse())
-        response.version = VERSION
+        response.version, response.storageVersion = VERSION, CLUSTER_VERSION
         response.dbSize = response.dbSizeInUse = rpc.revs.size
+        response.downgradeInfo.SetInParent()
         response.leader = member_id(election.holder)
         response.raftIndex = response.raftAppliedIndex = offset
         response.raftTerm = election.term
