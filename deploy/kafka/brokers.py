@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -101,9 +102,12 @@ def free_port() -> int:
 class Broker:
     """One broker's process; it may be killed, stopped (SIGSTOP), continued and started again on the same folder."""
 
-    def __init__(self, node: int, port: int, folder: Path, properties: str, libs: Path) -> None:
+    def __init__(
+        self, node: int, port: int, folder: Path, properties: str, libs: Path, host: str, within: Sequence[str]
+    ) -> None:
         self.node = node
-        self.port = port
+        self.host, self.port = host, port
+        self._within = list(within)
         self.folder = folder
         self._libs = libs
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,6 +121,7 @@ class Broker:
 
     def _java(self, *arguments: str, short: bool = False) -> list[str]:
         return [
+            *self._within,
             "java",
             "-Xmx512m",
             "-XX:+UseSerialGC",
@@ -145,9 +150,14 @@ class Broker:
                 stdout=out,
                 stderr=out,
                 cwd=self.folder,
-                # a thread that ends would take its broker with it: only the main one stays
-                preexec_fn=_die_with_parent if threading.current_thread() is threading.main_thread() else None,
+                preexec_fn=self._before_exec(),
             )
+
+    def _before_exec(self) -> Callable[[], None] | None:
+        """A thread that ends would take its broker with it: only the main one stays. What runs it elsewhere can see to
+        that itself, without Python between fork and exec, which is no good in a process with gRPC's threads."""
+        main = threading.current_thread() is threading.main_thread()
+        return _die_with_parent if main and not self._within else None
 
     def listening(self) -> bool:
         """Whether it takes connections. Raises Missing if the process has ended."""
@@ -155,7 +165,7 @@ class Broker:
             raise Missing(f"broker {self.node} ended: {self.output()[-2000:]}")
         with socket.socket() as probe:
             probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def output(self) -> str:
         return (self.folder / "broker.log").read_text(errors="replace")
@@ -174,39 +184,54 @@ class Broker:
 class Brokers:
     """A cluster of ``count`` brokers in ``folder``. Use it as a context manager, or call ``close``."""
 
-    def __init__(self, count: int, folder: Path, extra: str = "", secure: bool = False) -> None:
-        """``extra``: more lines of server.properties. ``secure``: a second listener, SASL_SSL (see ``extra``)."""
+    def __init__(
+        self,
+        count: int,
+        folder: Path,
+        extra: str = "",
+        secure: bool = False,
+        hosts: Sequence[str] = (),
+        within: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """``extra``: more lines of server.properties. ``secure``: a second listener, SASL_SSL (see ``extra``).
+
+        ``hosts``: an address for each, loopback if none are given. ``within``: for each, the command that runs
+        another where that address is (``nsenter …``).
+        """
         libs = jars()
         self.folder = folder
+        hosts = hosts or ["127.0.0.1"] * count
         ports = [free_port() for _ in range(count)]
         inner = [free_port() for _ in range(count)]
         self.secure_ports = [free_port() for _ in range(count)] if secure else []
-        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(inner, 1))
+        voters = ",".join(f"{node}@{hosts[node - 1]}:{port}" for node, port in enumerate(inner, 1))
         self.brokers = []
         for index in range(count):
-            outer = [f"PLAINTEXT://127.0.0.1:{ports[index]}"]
+            host = hosts[index]
+            outer = [f"PLAINTEXT://{host}:{ports[index]}"]
             if secure:
-                outer.append(f"SASL_SSL://127.0.0.1:{self.secure_ports[index]}")
+                outer.append(f"SASL_SSL://{host}:{self.secure_ports[index]}")
             home = folder / f"kafka{index + 1}"
             properties = _SERVER.format(
                 node=index + 1,
                 voters=voters,
-                listeners=",".join([*outer, f"CONTROLLER://127.0.0.1:{inner[index]}"]),
+                listeners=",".join([*outer, f"CONTROLLER://{host}:{inner[index]}"]),
                 advertised=",".join(outer),
                 folder=home,
                 factor=min(3, count),
                 insync=2 if count >= 3 else 1,
             )
-            self.brokers.append(Broker(index + 1, ports[index], home, properties + extra, libs))
+            inside = within[index] if within else ()
+            self.brokers.append(Broker(index + 1, ports[index], home, properties + extra, libs, host, inside))
 
     @property
     def bootstrap(self) -> str:
         """``host:port,host:port…``"""
-        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+        return ",".join(f"{broker.host}:{broker.port}" for broker in self.brokers)
 
     @property
     def secure_bootstrap(self) -> str:
-        return ",".join(f"127.0.0.1:{port}" for port in self.secure_ports)
+        return ",".join(f"{one.host}:{port}" for one, port in zip(self.brokers, self.secure_ports, strict=True))
 
     def up(self) -> "Brokers":
         """Format all and start all; returns when each listens and knows all others. Raises Missing."""
@@ -234,7 +259,7 @@ class Brokers:
         from confluent_kafka.admin import AdminClient
 
         for broker in running:
-            admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{broker.port}", "log_level": 0})
+            admin = AdminClient({"bootstrap.servers": f"{broker.host}:{broker.port}", "log_level": 0})
             while True:
                 try:
                     if len(admin.list_topics(timeout=5).brokers) >= len(running):
@@ -250,7 +275,7 @@ class Brokers:
         """Index of the broker that leads the topic's only partition, -1 if none does. Asks a broker that runs."""
         from confluent_kafka.admin import AdminClient
 
-        alive = ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers if broker.pid is not None)
+        alive = ",".join(f"{broker.host}:{broker.port}" for broker in self.brokers if broker.pid is not None)
         found = AdminClient({"bootstrap.servers": alive, "log_level": 0}).list_topics(topic, timeout=10)
         return int(found.topics[topic].partitions[0].leader) - 1
 

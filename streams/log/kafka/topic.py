@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from streams.log.kafka.clients import built, check
 from streams.log.kafka.options import MESSAGE_BYTES_MAX, Address, Options, for_admin, for_kafka_python
@@ -129,7 +129,10 @@ def _ensured(admin: Any, address: Address) -> Topic:
             raise LogUnavailable(f"topic {address.topic!r} was made and isn't known yet; try again")
     settings = _wait(lambda: _settings(admin, address.topic))
     if settings is None:
-        raise LogUnavailable(f"the settings of topic {address.topic!r} aren't known yet; try again")
+        raise LogUnavailable(
+            f"the settings of topic {address.topic!r} aren't known yet, or this node may not read them "
+            "(DescribeConfigs); try again"
+        )
     partitions = found["partitions"]
     replicas = tuple(partitions[0]["replica_nodes"]) if partitions else ()
     # a broker that is down now still holds a replica: it counts
@@ -175,13 +178,10 @@ def _wait(ask: Callable[[], T | None]) -> T | None:
 
 
 def _settings(admin: Any, topic: str) -> dict[str, str] | None:
+    """None: the broker that was asked doesn't know them. kafka-python hides its error and tells of no settings."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-    try:
-        found = admin.describe_configs([resource], config_filter="all")
-    except UnknownTopicOrPartitionError:
-        return None
-    [by_name] = found.values()
-    return {key: str(_value(entry)) for key, entry in by_name[topic].items()}
+    [by_name] = admin.describe_configs([resource], config_filter="all").values()
+    return {key: str(_value(entry)) for key, entry in by_name[topic].items()} or None
 
 
 def _value(entry: Any) -> Any:
