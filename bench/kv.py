@@ -40,6 +40,7 @@ from streams.events import log as log_says
 from streams.log.segments import SegmentsLog
 from streams.records import Entry, Record
 from streams.replay import Replica
+from tests import needs
 
 LOG, MACHINE = "ab" * 16, "5e" * 16
 PUTS, KEYS, VALUE_BYTES = 1_000_000, 100_000, 256
@@ -226,7 +227,7 @@ async def _found(setting: Setting) -> None:
 def _etcd(folder: Path, stack: contextlib.ExitStack) -> int:
     clients, peers = _free_port(), _free_port()
     here, there = f"http://127.0.0.1:{clients}", f"http://127.0.0.1:{peers}"
-    command = ["etcd", "--enable-v2", "--data-dir", str(folder), "--log-level", "error"]
+    command = [needs.program("etcd"), "--enable-v2", "--data-dir", str(folder), "--log-level", "error"]
     command += ["--listen-client-urls", here, "--advertise-client-urls", here, "--listen-peer-urls", there]
     command += ["--initial-advertise-peer-urls", there, "--initial-cluster", f"default={there}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
@@ -28,6 +29,9 @@ FAR_BEHIND = 4096
 FAR_BEHIND_BYTES = 1024 * 1024
 #: Wake-ups come by sockets; a writer killed between publishing and waking owes one, found by looking this often.
 SAFETY_S = 1.0
+#: Records of these streams are many, and who waits for them is in the process that writes them: the other ones are
+#: woken for them this late, so that they read a dozen at once. Five processes woken by each put cost more than it.
+QUIET, QUIET_S = frozenset({"kv"}), 0.01
 
 _Request = tuple[list[bytes], "asyncio.Future[int]"]
 
@@ -133,6 +137,8 @@ class SegmentsLog:
 
     async def end(self) -> int:
         self._check()
+        if self._shared.end != self._seen_end:
+            self._wake()  # who asks will wait for what is there: the bell may ring later
         return self._shared.end
 
     async def trim(self, before: int) -> None:
@@ -204,7 +210,23 @@ class SegmentsLog:
     def _commit_forever(self) -> None:
         ringer: Ringer | None = None
         open_for_more = True
-        while open_for_more and (requests := self._queue.get()) is not None:
+        owed_s: float | None = None  # when others must be woken for what was written quietly
+
+        def ring() -> None:
+            nonlocal ringer, owed_s
+            owed_s = None
+            with contextlib.suppress(OSError):  # they look by themselves after SAFETY_S
+                ringer = ringer or Ringer(self._folder, self._shared)
+                ringer.ring(self._bell.name if self._bell else "")
+
+        while open_for_more:
+            try:
+                requests = self._queue.get(timeout=None if owed_s is None else max(0.0, owed_s - time.monotonic()))
+            except queue.Empty:
+                ring()
+                continue
+            if requests is None:
+                break
             while not self._queue.empty():
                 more = self._queue.get_nowait()
                 if more is None:
@@ -212,13 +234,18 @@ class SegmentsLog:
                     break
                 requests += more
             for batch in _batches(requests):
-                result = self._commit([raw for raws, _ in batch for raw in raws])
+                raws = [raw for raws, _ in batch for raw in raws]
+                result = self._commit(raws)
                 with contextlib.suppress(RuntimeError):  # the loop was closed, nobody waits
                     self._loop.call_soon_threadsafe(self._landed, batch, result)
-                if isinstance(result, int):
-                    with contextlib.suppress(OSError):  # they look by themselves after SAFETY_S
-                        ringer = ringer or Ringer(self._folder, self._shared)
-                        ringer.ring(self._bell.name if self._bell else "")
+                if not isinstance(result, int):
+                    continue
+                if owed_s is None and all(wanted(raw, QUIET) for raw in raws):
+                    owed_s = time.monotonic() + QUIET_S
+                elif owed_s is None or time.monotonic() >= owed_s or not all(wanted(raw, QUIET) for raw in raws):
+                    ring()
+        if owed_s is not None:
+            ring()
         if ringer is not None:
             ringer.close()
 
