@@ -1,0 +1,94 @@
+"""Three nodes on three brokers in a storm of faults: every answer, watch and lease is held against one history.
+
+``CORELOG_FAULT_MINUTES`` makes it longer (5; 30 and more have to come to figures of their own).
+``CORELOG_SOAK_MINUTES`` says how long nodes and brokers are killed before states are compared (60).
+``CORELOG_FAULT_SEED`` repeats the choices of a run. A failure keeps the history:
+``python -m tests.storm --judge FILE``.
+"""
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from deploy.kafka.brokers import Missing, jars
+from tests import needs
+
+pytestmark = pytest.mark.kafka
+ROOT = Path(__file__).parents[2]
+MINUTES = float(os.environ.get("CORELOG_FAULT_MINUTES", "5"))
+LONG_MINUTES = 30.0
+SOAK_MINUTES = float(os.environ.get("CORELOG_SOAK_MINUTES", "60"))
+KINDS = [f"{who} {what}" for who in ("master", "node", "broker") for what in ("killed", "stopped", "cut off")]
+
+
+def storm(minutes: float, *options: str) -> str:
+    """What a storm printed. Fails with it if something was wrong."""
+    needs.root()
+    for name in ("unshare", "nsenter", "setpriv", "ip", "iptables"):
+        needs.program(name)
+    try:
+        jars()
+    except Missing as error:
+        needs.missing(str(error))
+    seed = os.environ.get("CORELOG_FAULT_SEED") or str(secrets.randbits(32))
+    keep = os.environ.get("CORELOG_FAULT_KEEP", tempfile.gettempdir())
+    words = [sys.executable, "-m", "tests.storm", "--minutes", str(minutes), "--seed", seed, "--keep", keep, *options]
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        needs.missing(f"no network namespaces here: {probe.stderr.strip()}")
+    done = subprocess.run(
+        ["setpriv", "--pdeathsig", "TERM", "--", "unshare", "--net", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print("\n" + done.stdout)
+    assert done.returncode == 0, f"seed {seed}: exit {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+def counted(told: str) -> dict[str, int]:
+    """How often each kind of fault came."""
+    line = next(line for line in told.splitlines() if line.startswith("faults: "))
+    parts = [part.rpartition(" ") for part in line.removeprefix("faults: ").split(", ")]
+    return {kind: int(number) for kind, _, number in parts}
+
+
+def operations(told: str) -> int:
+    found = re.search(r"(\d+) operations", told)
+    assert found is not None, told
+    return int(found[1])
+
+
+def compared_bytes(told: str) -> int:
+    found = re.search(r"compared byte for byte: (\d+) bytes", told)
+    assert found is not None, told
+    return int(found[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 * (MINUTES + 10))
+def test_every_answer_watch_and_lease_fits_one_history_whatever_is_killed_stopped_or_cut_off() -> None:
+    told = storm(MINUTES)
+    assert operations(told) > 1500 * MINUTES
+    times = counted(told)
+    assert set(times) == set(KINDS)
+    if MINUTES >= LONG_MINUTES:
+        assert operations(told) >= 200_000
+        assert min(times.values()) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 * (SOAK_MINUTES + 10))
+def test_states_are_the_same_byte_for_byte_on_three_nodes_after_an_hour_of_kills() -> None:
+    """Made from each node's snapshot and what follows it, and from the first record on; the serving ones by their
+    whole history and HashKV. A storm compares both at its end."""
+    told = storm(SOAK_MINUTES, "--only", "killed")
+    assert compared_bytes(told) > 100_000
