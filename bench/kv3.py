@@ -1,0 +1,231 @@
+"""etcd's interface beside etcd itself: one machine, one run, the others stopped while one is measured.
+
+    make bench-kv            or: python -m bench.kv3 [--rounds 5] [--seconds 3] [--rows "put 16x16,range 16x16"]
+
+A closed loop of requests by bench/load3 (C, libnghttp2), which looks at each call's grpc-status. A server's revision
+must have grown by just the puts acknowledged. Ours is a whole node; all sync to the same disk. The figure of a row is
+the median of its rounds, the peer the faster of etcd 3.5 and 3.7 (v2: 3.4).
+"""
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.acceptance.harness import free_port
+from tests.foreign import servers
+
+KEYS, VALUE_BYTES = 100_000, 256
+SOURCES = Path(__file__).parent / "load3"
+
+
+class Work(NamedTuple):
+    """``writes``: each answer is a revision."""
+
+    what: str
+    mode: str
+    connections: int
+    streams: int
+    reach: float
+    writes: bool
+
+
+WORK = (
+    Work("gRPC put, 1 client", "put", 1, 1, 1.0, True),
+    Work("gRPC put, 16 connections", "put", 16, 1, 1.5, True),
+    Work("gRPC put, 16×16", "put", 16, 16, 2.0, True),
+    Work("linearizable range, 16×16", "range", 16, 16, 1.2, False),
+    Work("JSON put, 64", "jput", 64, 1, 3.0, True),
+    Work("JSON range, 64", "jrange", 64, 1, 2.0, False),
+    Work("txn (compare + put + get), 16×16", "txn", 16, 16, 1.5, True),
+    Work("v2 put, 64", "v2put", 64, 1, 1.5, True),
+)
+
+
+class Server:
+    """A process group that can be stopped and go on."""
+
+    def __init__(self, name: str, port: int, command: list[str], environment: dict[str, str] | None = None) -> None:
+        self.name, self.port = name, port
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def ready(self) -> "Server":
+        for _ in range(300):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self._url}/health", timeout=5):
+                return self
+            time.sleep(0.1)
+        raise SystemExit(f"{self.name} doesn't serve on port {self.port}")
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def revision(self, v2: bool) -> int:
+        if v2:
+            with urllib.request.urlopen(f"{self._url}/v2/keys/", timeout=10) as answer:
+                return int(answer.headers["X-Etcd-Index"])
+        ask = json.dumps({"key": base64.b64encode(b"\0").decode()}).encode()
+        kind = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{self._url}/v3/kv/range", ask, kind)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(json.loads(answer.read())["header"]["revision"])
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        self.go_on()
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def tool() -> Path:
+    """The load generator, built when its source changed. Raises SystemExit: a compiler or nghttp2 isn't there."""
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    digest = hashlib.sha256(b"".join(one.read_bytes() for one in sources)).hexdigest()[:16]
+    cache = os.environ.get("CORELOG_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "corelog"
+    )
+    program = Path(cache) / "bench" / f"load3-{digest}"
+    if program.exists():
+        return program
+    if shutil.which("cc") is None:
+        raise SystemExit("bench.kv3 needs a C compiler and libnghttp2 (Debian: gcc, libnghttp2-dev)")
+    program.parent.mkdir(parents=True, exist_ok=True)
+    beside = program.with_suffix(f".{os.getpid()}")
+    flags = ["-O2", "-D_GNU_SOURCE", "-Wno-deprecated-declarations"]
+    made = subprocess.run(
+        ["cc", *flags, "-o", beside, *(one for one in sources if one.suffix == ".c"), "-lnghttp2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise SystemExit(f"load3 can't be built (Debian: gcc, libnghttp2-dev):\n{made.stderr}")
+    os.replace(beside, program)
+    return program
+
+
+@contextlib.contextmanager
+def serving(v2: bool) -> Iterator[list[Server]]:
+    """Ours first, then the peers, each on an empty folder of this disk, all but none stopped."""
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-kv3-") as text, contextlib.ExitStack() as stack:
+        folder, found = Path(text).absolute(), []
+        for name in ("ours", "3.4") if v2 else ("ours", "3.5.1", "3.7"):
+            server = _ours(folder / name) if name == "ours" else _etcd(name, folder / name)
+            stack.callback(server.end)
+            found.append(server.ready())
+        for server in found:
+            server.stop()
+        yield found
+
+
+def _ours(folder: Path) -> Server:
+    port = free_port()
+    here = ["--data", str(folder), "--etcd-listen", f"127.0.0.1:{port}", "--gateway-listen", "none"]
+    return Server("ours", port, [sys.executable, "-m", "node.cli.main", "up", *here])
+
+
+def _etcd(version: str, folder: Path) -> Server:
+    clients, peers = free_port(), free_port()
+    here, there = f"http://127.0.0.1:{clients}", f"http://127.0.0.1:{peers}"
+    command = [str(servers.program("etcd", version)), "--data-dir", str(folder), "--log-level", "error"]
+    command += ["--listen-client-urls", here, "--advertise-client-urls", here, "--listen-peer-urls", there]
+    command += ["--initial-advertise-peer-urls", there, "--initial-cluster", f"default={there}"]
+    if version == "3.4":
+        command.append("--enable-v2")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
+    return Server(f"etcd {version}", clients, command, clean)
+
+
+def turn(program: Path, server: Server, work: Work, seconds: float) -> dict[str, Any]:
+    """One round at one server. Raises SystemExit: an answer was wrong, or one that was given isn't in the store."""
+    server.go_on()
+    try:
+        time.sleep(0.3)
+        v2 = work.mode == "v2put"
+        before = server.revision(v2) if work.writes else 0
+        words = [server.port, work.mode, work.connections, work.streams, seconds, KEYS, VALUE_BYTES]
+        done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=True)
+        told: dict[str, Any] = json.loads(done.stdout)
+        if told["errors"]:
+            raise SystemExit(f"{server.name}, {work.what}: {told['errors']} requests failed, first: {told['error']}")
+        if work.writes and (grown := server.revision(v2) - before) != told["done"]:
+            raise SystemExit(f"{server.name}, {work.what}: {told['done']} acknowledged, the revision grew by {grown}")
+        return told
+    finally:
+        server.stop()
+
+
+def measured(program: Path, all_servers: list[Server], work: Work, rounds: int, seconds: float) -> str:
+    """A row of the table: ours and the best peer."""
+    rates: dict[str, list[float]] = {server.name: [] for server in all_servers}
+    p99s: dict[str, list[float]] = {server.name: [] for server in all_servers}
+    for number in range(rounds + 1):
+        for server in all_servers:
+            told = turn(program, server, work, seconds if number else seconds / 2)
+            if number:  # the first warms up
+                rates[server.name].append(told["done"] / told["seconds"])
+                p99s[server.name].append(told["p99_us"] / 1000)
+    ours = statistics.median(rates["ours"])
+    peer = max((name for name in rates if name != "ours"), key=lambda name: statistics.median(rates[name]))
+    ratio = ours / statistics.median(rates[peer])
+    cells = [work.what, f"{ours:,.0f}/s, p99 {statistics.median(p99s['ours']):.1f} ms"]
+    cells += [f"{peer}: {statistics.median(rates[peer]):,.0f}/s, p99 {statistics.median(p99s[peer]):.1f} ms"]
+    cells += [f"{ratio:.2f}×", f"≥ {work.reach:g}×", "yes" if ratio >= work.reach else "**no**"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rows", default="", help="only those whose name has one of these words, with commas")
+    asked = parser.parse_args()
+    words = [word for word in asked.rows.split(",") if word]
+    rows = [work for work in WORK if not words or any(word in work.what for word in words)]
+    program = tool()
+    print(
+        "| work, 256 B values | ours, one node, embedded log | etcd | ratio | reach | met |\n|---|---|---|---|---|---|"
+    )
+    for v2 in (False, True):
+        some = [work for work in rows if (work.mode == "v2put") == v2]
+        if not some:
+            continue
+        with serving(v2) as all_servers:
+            if not v2:
+                for server in all_servers:  # so that ranges find keys
+                    turn(program, server, WORK[2], asked.seconds)
+            for work in some:
+                print(measured(program, all_servers, work, asked.rounds, asked.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
