@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-acceptance test-all bench lint format lock clean
+.PHONY: run test test-acceptance test-all bench bench-kv lint format lock clean
 .DEFAULT_GOAL := run
 
 $(STAMP): pyproject.toml requirements.lock
@@ -19,7 +19,7 @@ run: $(STAMP)
 	@exec $(BIN)/corelog up --data ./data
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 -m "not slow and not acceptance"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance"
 
 test-acceptance: $(STAMP)
 	$(BIN)/pytest -m acceptance tests/acceptance
@@ -30,6 +30,9 @@ test-all: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+bench-kv: $(STAMP)
+	$(BIN)/python -m bench.kv3
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

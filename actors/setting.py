@@ -7,6 +7,49 @@ from typing import Any
 import msgspec
 
 
+class Etcd(msgspec.Struct, frozen=True, kw_only=True):
+    """How etcd's clients are served: each field is what etcd's flag of that name says, lists hold URLs or names."""
+
+    advertise_client_urls: list[str] = []
+    #: told as the member's peer URLs; members have the log between them
+    initial_advertise_peer_urls: list[str] = []
+    listen_client_http_urls: list[str] = []
+    listen_metrics_urls: list[str] = []
+    cert_file: str = ""
+    key_file: str = ""
+    trusted_ca_file: str = ""
+    client_cert_auth: bool = False
+    client_crl_file: str = ""
+    client_cert_allowed_hostname: list[str] = []
+    cipher_suites: list[str] = []
+    tls_min_version: str = "TLS1.2"
+    tls_max_version: str = ""
+    auto_tls: bool = False
+    self_signed_cert_validity: int = 1
+    host_whitelist: list[str] = []
+    enable_grpc_gateway: bool = True
+    auth_token: str = "simple"
+    auth_token_ttl: int = 300
+    bcrypt_cost: int = 10
+    max_txn_ops: int = 128
+    max_request_bytes: int = 1536 * 1024
+    max_concurrent_streams: int = 2**31 - 1
+    grpc_keepalive_min_time_s: float = 5.0
+    grpc_keepalive_interval_s: float = 7200.0
+    grpc_keepalive_timeout_s: float = 20.0
+    watch_progress_notify_interval_s: float = 600.0
+    #: 0: 2 GiB, as etcd's default; negative: no end
+    quota_backend_bytes: int = 0
+    auto_compaction_mode: str = "periodic"
+    #: seconds (periodic) or revisions; 0: nothing is compacted by itself
+    auto_compaction_retention: float = 0
+
+    @property
+    def tls(self) -> bool:
+        """Whether there is a certificate to serve ``https`` and ``unixs`` with."""
+        return bool(self.cert_file and self.key_file) or self.auto_tls
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """``machine``: 32 hex digits, made once in the data folder. ``nonce``: new at each start of the node.
 
@@ -31,8 +74,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     cpu_millis: int = 0
     memory_bytes: int = 0
     control: bool = True
-    #: addresses to listen on (host:port); empty: don't
+    #: addresses to listen on (host:port, for etcd's also URLs); empty: don't
     etcd_listen: list[str] = []
+    etcd: Etcd = Etcd()
     gateway_listen: list[str] = []
     #: how others reach this node's gateway (host:port)
     gateway_advertise: str = ""

@@ -41,7 +41,7 @@ def serving(config: Config, machine: str, log_id: str, took_s: float) -> None:
 
 def _places(config: Config, machine: str, log_id: str) -> Sequence[tuple[str, str]]:
     return [
-        ("keys", ", ".join(f"http://{at}" for at in config.etcd_listen) or "not listening"),
+        ("keys", ", ".join(config.etcd_urls) or "not listening"),
         ("gateway", ", ".join(f"http://{at}" for at in config.gateway_listen) or "not listening"),
         ("socket", str(config.folder / "run" / "corelog.sock")),
         ("log", f"{config.log_address} (id {log_id[:8]})"),
@@ -57,8 +57,6 @@ def _hints(config: Config) -> Sequence[tuple[str, str]]:
         (f"{command} kv set /hello world", "write a key through the log"),
         (f"{command} log -f", "watch every event"),
     ]
-    if config.etcd_listen:
-        hints.insert(
-            1, (f"curl http://{config.etcd_listen[0]}/v2/keys/hello -XPUT -d value=world", "as etcd's clients do")
-        )
+    if config.etcd_urls and config.etcd_urls[0].startswith("http://"):
+        hints.insert(1, (f"curl {config.etcd_urls[0]}/v2/keys/hello -XPUT -d value=world", "as etcd's clients do"))
     return hints

@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from actors.setting import Setting
+from actors.kv import certificates, places
+from actors.setting import Etcd, Setting
+from node import etcdflags
 from node.identity import DataFolder
 from node.logmove import MoveError, Place, place
 
@@ -45,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 0
     control: bool = True
     etcd_listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:2379"])
+    #: etcd's flags by name; see :func:`node.etcdflags.serving`
+    etcd: dict[str, str] = {}
     gateway_listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:7379"])
     gateway_advertise: str = ""
     lease: int = 1000
@@ -75,6 +79,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def alone(self) -> bool:
         return not self.log_address.startswith("kafka://")
 
+    @property
+    def serving(self) -> Etcd:
+        return etcdflags.serving(self.etcd)
+
+    @property
+    def etcd_urls(self) -> list[str]:
+        """Where etcd's clients find this node, as it listens."""
+        tls = self.serving.tls
+        found = [places.parse(text, tls) for text in self.etcd_listen]
+        return [f"{at.scheme}://{at.path or f'{_bracketed(at.host)}:{at.port}'}" for at in found]
+
     def setting(self, folder: DataFolder, log_id: str, operator_key: str, version: str) -> Setting:
         """What the actors are told."""
         return Setting(
@@ -94,6 +109,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             memory_bytes=self.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             control=self.control,
             etcd_listen=self.etcd_listen,
+            etcd=self.serving,
             gateway_listen=self.gateway_listen,
             gateway_advertise=self.gateway_advertise or next(iter(self.gateway_listen), ""),
             lease_ms=self.lease,
@@ -171,6 +187,31 @@ def addresses(value: object) -> list[str]:
     if texts in ([""], ["none"], []):
         return []
     return [address(text) for text in texts]
+
+
+def client_urls(value: object) -> list[str]:
+    """Like :func:`addresses`; also ``http://``, ``https://``, ``unix://`` and ``unixs://`` URLs."""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    texts = [str(part).strip() for part in parts]
+    if texts in ([""], ["none"], []):
+        return []
+    for text in texts:
+        if "://" in text:
+            places.parse(text)
+        else:
+            address(text)
+    return texts
+
+
+def etcd_flags(value: object) -> dict[str, str]:
+    """A table, or pairs, of etcd's flags."""
+    found = pairs(value)
+    etcdflags.serving(found)
+    return found
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def pairs(value: object) -> dict[str, str]:
@@ -254,7 +295,8 @@ OPTIONS: dict[str, Option] = {
     "cpu": Option(cpu_millis, "2"),
     "memory": Option(size_bytes, "4GiB"),
     "control": Option(flag, "true"),
-    "etcd_listen": Option(addresses, "127.0.0.1:2379"),
+    "etcd_listen": Option(client_urls, "127.0.0.1:2379"),
+    "etcd": Option(etcd_flags, "cert-file=/etc/corelog/cert.pem"),
     "gateway_listen": Option(addresses, "127.0.0.1:7379"),
     "gateway_advertise": Option(address, "10.0.0.1:7379"),
     "lease": Option(duration_ms, "1s"),
@@ -392,5 +434,18 @@ def _check(config: Config) -> None:
         )
     if config.log_options and config.alone and any("." in key for key in config.log_options):
         raise ConfigError('log options of Kafka are given, but the log is an embedded one: set log = "kafka://..."')
+    _check_etcd(config)
     if config.etcd_listen and set(config.etcd_listen) & set(config.gateway_listen):
         raise ConfigError("etcd_listen and gateway_listen name the same address: give them different ports")
+
+
+def _check_etcd(config: Config) -> None:
+    try:
+        serving = config.serving
+        certificates.check(serving)
+    except (ValueError, certificates.CertificateError) as error:
+        raise ConfigError(f"etcd: {error}") from error
+    listened = [*config.etcd_listen, *serving.listen_client_http_urls, *serving.listen_metrics_urls]
+    for text in listened:
+        if places.parse(text, serving.tls).tls and not serving.tls:
+            raise ConfigError(f"{text}: https needs cert-file and key-file (or auto-tls) among etcd's settings")

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from actors.kv import places
 from actors.setting import Setting
 from actors.supervision.board import Note
 from actors.supervision.messages import FIVE, Spec
@@ -83,7 +84,10 @@ def up(config: Config, actors: Sequence[Spec] = ACTORS) -> int:
 def _look(config: Config) -> None:
     """Refuse what can't go well. Raises FolderError (a node runs there), Refused (a port is in use)."""
     DataFolder.refuse_if_used(config.folder)
-    options = [("--etcd-listen", at) for at in config.etcd_listen]
+    etcd = config.serving
+    listened = [*config.etcd_listen, *etcd.listen_client_http_urls, *etcd.listen_metrics_urls]
+    found = [places.parse(text) for text in listened]
+    options = [("--etcd-listen", f"{at.host or '0.0.0.0'}:{at.port}") for at in found if not at.path]
     options += [("--gateway-listen", at) for at in config.gateway_listen]
     for option, at in options:
         _try_port(option, at)

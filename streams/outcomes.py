@@ -11,6 +11,10 @@ class Accepted(msgspec.Struct, frozen=True, gc=False, tag="accepted", omit_defau
     result: Any = None
 
 
+class AcceptedBefore(Accepted, frozen=True, gc=False, tag="accepted", omit_defaults=True):
+    """It took effect when it came the first time: a client's retry is answered as that was. Written as that was."""
+
+
 class Rejected(msgspec.Struct, frozen=True, gc=False, tag="rejected", omit_defaults=True):
     """It changed nothing. ``code`` is stable and typed (``not-found``, ``stale-term``, ``v2.101``); hashed.
 

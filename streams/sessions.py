@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from streams.events.base import Event
-from streams.outcomes import BODY_DIFFERS, SESSION_EXPIRED, Outcome
+from streams.outcomes import BODY_DIFFERS, SESSION_EXPIRED, Accepted, AcceptedBefore, Outcome
 
 #: A client that said nothing for this many events of its fold is forgotten.
 IDLE_EVENTS = 100_000
@@ -53,7 +53,7 @@ class Sessions(msgspec.Struct):
         body = fingerprint(event)
         kept = session.kept.get(event.sequence)
         if kept is not None:
-            return kept.outcome if kept.body == body else BODY_DIFFERS
+            return _again(kept.outcome) if kept.body == body else BODY_DIFFERS
         outcome = apply()
         session.kept[event.sequence] = Kept(body, outcome)
         while len(session.kept) > OPEN_MAX:
@@ -68,6 +68,10 @@ class Sessions(msgspec.Struct):
             if self.by_client[client].last_event + IDLE_EVENTS >= count:
                 return
             del self.by_client[client]
+
+
+def _again(outcome: Outcome) -> Outcome:
+    return AcceptedBefore(outcome.result) if isinstance(outcome, Accepted) else outcome
 
 
 def fingerprint(event: Event) -> bytes:

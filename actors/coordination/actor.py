@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from actors import start
 from actors.control import Control, ControlFold
-from actors.coordination import decide, election
-from actors.coordination.admission import DuplicateMachine, Nonces, admit
+from actors.coordination import decide, election, membership
+from actors.coordination.admission import DuplicateMachine, Nonces, Removed, admit
 from actors.coordination.state import ClusterState
 from actors.host import IDLE, Host, Now, Plan
 from actors.running import until_stop
@@ -55,6 +55,8 @@ class Coordination:
         self._previous = set(previous)
         self._leaving: Drain | None = None
         self._resigning = False
+        #: the machine that an operator wants as master, in the term named
+        self._asked: tuple[int, str] = (0, "")
         #: the term that this process claimed; others of this machine's past are not its own
         self._term = 0
         self._change: tuple[int, int, str] = (0, 0, "")
@@ -99,6 +101,8 @@ class Coordination:
             if isinstance(data, says.MachineSeen | says.MachineJoined):
                 self._heard_s[applied.event.subject] = now.boot_s
                 self._lost_s.pop(applied.event.subject, None)
+            elif isinstance(data, says.MasterAsked):
+                self._asked = (elected.term, applied.event.subject)
             elif isinstance(data, says.MachineLost):
                 self._lost_s[applied.event.subject] = now.boot_s
 
@@ -175,12 +179,18 @@ class Coordination:
             return Plan([self._join(known, now)])
         if self._leaving is not None:
             return self._leave(replica, self._leaving, now)
+        if membership.is_removed(cluster.membership, self.machine):
+            return self._end(replica, now)
         if self._holding(replica):
             return self._hold(replica, now)
         return self._challenge(replica, now)
 
     def _hold(self, replica: Replica, now: Now) -> Plan:
         elected = _control(replica).cluster.election
+        asked_in, asked = self._asked
+        if asked_in == elected.term and asked not in ("", self.machine):
+            self._asked = (0, "")
+            return self._resign(replica, "an operator asked for it", now, asked)
         if stale := self._without_progress(now):
             return self._resign(replica, f"no progress of {stale} within {self.lease_s:g} s", now)
         events, wake_at_s = self._absences(replica, now)
@@ -221,7 +231,11 @@ class Coordination:
         elected = cluster.election
         events: list[Event] = []
         wake_at_s = self._seen_s + decide.SEEN_S
-        if self.setting.control and not self._without_progress(now):
+        if (
+            self.setting.control
+            and membership.votes(cluster.membership, self.machine)
+            and not self._without_progress(now)
+        ):
             claim_at_s = self._changed_s + decide.countdown_s(cluster, self.machine, self.lease_s)
             if elected.holder == self.machine:
                 claim_at_s = NEVER  # held by an earlier process of this very machine, which is dead
@@ -240,6 +254,12 @@ class Coordination:
                 return Plan([say(log_says.Barrier())])
         self._see(events, now)
         return Plan(events, wake_at_s=None if events else wake_at_s)
+
+    def _end(self, replica: Replica, now: Now) -> Plan:
+        """This member was removed: hand over, then end. Raises Removed."""
+        if self._holding(replica) and not self._resigning:
+            return self._resign(replica, "removed from the cluster", now)
+        raise Removed(f"machine {self.machine} was removed from the cluster")
 
     def _leave(self, replica: Replica, leaving: Drain, now: Now) -> Plan:
         events: list[Event] = []
@@ -273,6 +293,7 @@ class Coordination:
             control=setting.control,
             previous=previous,
             sent_ms=_ms(now),
+            peers=setting.etcd.initial_advertise_peer_urls,
         )
         return say(joined, subject=self.machine)
 
@@ -293,10 +314,10 @@ class Coordination:
         renewal = says.Renew(seq=elected.renew_seq + 1, sent_ms=_ms(now), offset=elected.proof_at, chain=elected.proof)
         return say(renewal, subject=self.machine, term=elected.term)
 
-    def _resign(self, replica: Replica, reason: str, now: Now) -> Plan:
+    def _resign(self, replica: Replica, reason: str, now: Now, to: str = "") -> Plan:
         cluster = _control(replica).cluster
         self._resigning = True
-        to = decide.successor(cluster, self.machine, self._heard_s, now.boot_s)
+        to = to or decide.successor(cluster, self.machine, self._heard_s, now.boot_s)
         resignation = say(says.Resign(reason=reason, to=to), subject=self.machine, term=cluster.election.term)
         return Plan([resignation])
 
@@ -312,6 +333,8 @@ class Coordination:
             case says.Claim() if not refused:
                 self._term = applied.outcome.result["term"]  # type: ignore[union-attr]
                 self._resigning = False
+            case says.MachineJoined() if refused and applied.outcome.code == "removed-member":  # type: ignore[union-attr]
+                raise Removed(applied.outcome.message)  # type: ignore[union-attr]
             case says.MachineJoined() if refused and applied.outcome.code == "duplicate-machine":  # type: ignore[union-attr]
                 raise DuplicateMachine(applied.outcome.message)  # type: ignore[union-attr]
             case says.MachineLeft() if self._leaving is not None:

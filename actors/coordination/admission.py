@@ -40,6 +40,13 @@ class DuplicateMachine(Exception):
     stops_node = True
 
 
+class Removed(Exception):
+    """This machine was removed from the cluster for good: its node must end."""
+
+    exit_code = 4
+    stops_node = True
+
+
 class Nonces:
     """The nonces of this data folder's starts, oldest first, in ``coordination/nonces.json``. Written before a join
     is said, by the one process that holds the data folder's lock."""

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.coordination import election
+from actors.coordination import election, membership
 from actors.coordination.election import Election
+from actors.coordination.membership import Members
 from streams.events import cluster as says
 from streams.events.base import Event
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
@@ -65,6 +66,7 @@ class ClusterState(msgspec.Struct):
     machines: dict[str, Machine] = {}
     withheld: dict[str, str] = {}
     removed: dict[str, int] = {}
+    membership: Members = msgspec.UNSET
 
 
 def evolve(control: "Control", event: Event, context: Context) -> Outcome:
@@ -72,6 +74,10 @@ def evolve(control: "Control", event: Event, context: Context) -> Outcome:
     cluster = control.cluster
     outcome = election.evolve(cluster.election, event, context)
     if outcome is not None:
+        return outcome
+    changed = membership.evolve(cluster.membership, _controls(cluster), event, context)
+    if changed is not None:
+        outcome, cluster.membership = changed
         return outcome
     match event.data:
         case says.MachineSeen():
@@ -86,11 +92,17 @@ def evolve(control: "Control", event: Event, context: Context) -> Outcome:
             return _withheld(cluster, event, event.data, context)
         case says.MachineRemoved():
             return _removed(cluster, event)
+        case says.MasterAsked():
+            return _asked(cluster, event)
         case says.MachineLabelled():
             return _labelled(cluster, event, event.data)
         case says.MachineDrain():
             return _drain(cluster, event, event.data)
     raise NotImplementedError(f"no rule for {event.type}")
+
+
+def _controls(cluster: ClusterState) -> list[str]:
+    return [name for name, machine in cluster.machines.items() if machine.control]
 
 
 def _unknown(machine: str) -> Rejected:
@@ -131,6 +143,13 @@ def _joined(cluster: ClusterState, event: Event, data: says.MachineJoined, conte
             "give this node another data folder, or stop the other one",
             {"joined_at": old.joined_at, "name": old.name},
         )
+    if membership.is_removed(cluster.membership, event.subject):
+        return Rejected(
+            "removed-member",
+            f"machine {event.subject} was removed from the cluster for good; give its node another data folder to "
+            "join as a new one",
+        )
+    cluster.membership = membership.joined(cluster.membership, _controls(cluster), event.subject, data)
     at = str(context.position)
     labels = dict(old.labels) if old else {}
     generation = (old.generation if old else cluster.removed.pop(event.subject, 0)) + 1
@@ -206,6 +225,15 @@ def _withheld(cluster: ClusterState, event: Event, data: says.MachinesWithheld, 
     return Accepted({"machines": fresh})
 
 
+def _asked(cluster: ClusterState, event: Event) -> Outcome:
+    machine = cluster.machines.get(event.subject)
+    if machine is None:
+        return _unknown(event.subject)
+    if not (machine.alive and machine.control):
+        return Rejected("not-a-candidate", f"machine {event.subject} can't become master: not alive, or control is off")
+    return DONE
+
+
 def _removed(cluster: ClusterState, event: Event) -> Outcome:
     machine = cluster.machines.get(event.subject)
     if machine is None:
@@ -215,6 +243,7 @@ def _removed(cluster: ClusterState, event: Event) -> Outcome:
     del cluster.machines[event.subject]
     cluster.withheld.pop(event.subject, None)
     cluster.removed[event.subject] = machine.generation + 1
+    membership.forget(cluster.membership, event.subject)
     return DONE
 
 

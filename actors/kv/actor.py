@@ -14,6 +14,7 @@ from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
 from actors.kv import history
+from actors.kv.autocompact import AutoCompactor
 from actors.kv.countdowns import LeaseClocks
 from actors.kv.decide import COUNT_S, Countdowns
 from actors.kv.port import Port
@@ -50,6 +51,7 @@ class Kv:
         self._countdowns = Countdowns()
         #: of v3's leases; made when the replica is live
         self.leases: LeaseClocks | None = None
+        self._compactor = AutoCompactor(setting.etcd.auto_compaction_mode, setting.etcd.auto_compaction_retention)
         self._term = -1
         self._checkpointed = ""
 
@@ -59,6 +61,7 @@ class Kv:
         self._term = _fold(replica).cluster.election.term
         self._countdowns.restart(_fold(replica).store, now.boot_s)
         self._clocks(replica).restart(now.boot_s)
+        self._compactor.restart(now.boot_s)
         self.on_live()
 
     def _clocks(self, replica: Replica) -> LeaseClocks:
@@ -74,9 +77,12 @@ class Kv:
             self._term = fold.cluster.election.term
             self._countdowns.restart(fold.store, now.boot_s)
             self._clocks(replica).restart(now.boot_s)
+            self._compactor.restart(now.boot_s)
         else:
             if changes:
                 self._count(changes, fold, now)
+            if any(isinstance(one.event.data, v3_says.ImportEnd) for one in batch):
+                self._clocks(replica).restart(now.boot_s)
             if ids := [lease for one in batch for lease in _leases(one.event.data)]:
                 self._clocks(replica).touched(ids, now.boot_s)
         self.on_changes(changes)
@@ -109,6 +115,8 @@ class Kv:
             events.append(say(leases_left, term=term))
         if not due and (left := self._countdowns.counted(fold.store, now.boot_s)):
             events.append(say(says.TtlsCounted(left), term=term))
+        if (revision := self._compactor.due(now.boot_s, fold.v3.revs.revision, fold.v3.revs.compacted)) is not None:
+            events.append(say(v3_says.Compact(revision), principal=f"machine:{self.setting.machine}"))
         if (checkpoint := self._checkpoint(replica)) is not None:
             events.append(checkpoint)
         return Plan(events, wake_at_s=self._wake_at_s(fold, now))
@@ -122,7 +130,10 @@ class Kv:
     def _wake_at_s(self, fold: KvFold, now: Now) -> float | None:
         assert self.leases is not None
         known = [one for one in (self._countdowns.next_s(fold.store), self.leases.next_s()) if one is not None]
-        return min(*known, now.boot_s + COUNT_S) if known else None
+        known = [*known, now.boot_s + COUNT_S] if known else []
+        if (compact_s := self._compactor.next_s()) is not None:
+            known.append(compact_s)
+        return min(known) if known else None
 
     def _served(self, fold: KvFold) -> list[Event]:
         """Where this machine serves clients, if the log doesn't know it yet."""
@@ -227,7 +238,7 @@ async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
 
     actor.on_changes = changed
     actor.on_live = port.commands.wake
-    actor.clients = [f"http://{address}" for address in port.addresses]
+    actor.clients = setting.etcd.advertise_client_urls or port.urls
     port.info.saw_term()
     shell.notice("listening")
     return port

@@ -22,12 +22,18 @@ BATCH_BYTES_MAX = 512 * 1024
 #: etcd five seconds and two of its election timeouts.
 TIMEOUT_S = 7.0
 SWEEP_S = 0.25
+#: Commands that may wait for their record: as many as etcd lets go unapplied.
+WAITING_MAX = 5000
 
 
 class NotSent(Exception):
     """The command (or read) was not and will never be written: 503, safe to repeat."""
 
     status = 503
+
+
+class TooMany(NotSent):
+    """So many wait already that it would not come back in time."""
 
 
 class TooLarge(NotSent):
@@ -64,6 +70,8 @@ class Commands:
 
     def __init__(self, shell: Shell, timeout_s: float = TIMEOUT_S) -> None:
         self.sent = 0
+        #: commands that were refused, or whose outcome nobody knows
+        self.failed = 0
         self._shell = shell
         self._timeout_s = timeout_s
         self._queue: list[_Waiting] = []
@@ -79,6 +87,9 @@ class Commands:
         if self._stuck:
             self._loop.call_soon(answer, NotSent("the log can't be reached; nothing was sent"))
             return
+        if len(self._queue) >= WAITING_MAX:
+            self._loop.call_soon(answer, TooMany(f"{WAITING_MAX} commands wait already; nothing was sent"))
+            return
         self._queue.append(_Waiting(event, size, answer, self._loop.time()))
         self._schedule()
 
@@ -93,6 +104,11 @@ class Commands:
         queue, self._queue = self._queue, []
         for waiting in queue:
             waiting.answer(NotSent("the node stops"))
+
+    @property
+    def pending(self) -> int:
+        """Commands that are not applied yet."""
+        return len(self._queue) + sum(len(batch.waiting) for batch in self._under_way)
 
     @property
     def stuck(self) -> bool:
@@ -127,6 +143,7 @@ class Commands:
                     waiting.answer(applied)
             else:
                 error = self._error(result)
+                self.failed += len(batch.waiting)
                 for waiting in batch.waiting:
                     waiting.answer(error)
         if self._stuck and not any(other.answered for other in self._under_way):
@@ -148,6 +165,7 @@ class Commands:
         for batch in list(self._under_way):
             if batch.sent_s < late and not batch.answered:
                 batch.answered = True
+                self.failed += len(batch.waiting)
                 error = OutcomeUnknown(f"not applied after {self._timeout_s:g} s; it may be, now or later")
                 for waiting in batch.waiting:
                     waiting.answer(error)
@@ -155,6 +173,7 @@ class Commands:
         self._stuck = any(batch.answered for batch in self._under_way) or self._dead_sweeps * SWEEP_S > 1.0
         if self._queue and (self._stuck or self._queue[0].since_s < late):
             queue, self._queue = self._queue, []
+            self.failed += len(queue)
             for waiting in queue:
                 waiting.answer(NotSent("the log can't be reached; nothing was sent"))
 

@@ -6,9 +6,11 @@ from typing import Any
 import orjson
 
 from actors.kv.http1 import JSON, Exchange, Http1
+from actors.kv.http2.request import Methods
+from actors.kv.http2.tally import Tally
 from actors.kv.rpc import json_form
 from actors.kv.rpc.json_form import BadJson
-from actors.kv.rpc.service import Method, unary
+from actors.kv.rpc.service import Method
 from actors.kv.v3 import errors
 
 #: gRPC status → HTTP status.
@@ -53,13 +55,15 @@ def _nothing(*_: Any) -> None:
 class Gateway:
     """``methods``: the services, by gRPC path."""
 
-    def __init__(self, methods: Mapping[str, Method]) -> None:
+    def __init__(self, methods: Mapping[str, Method], http2: Methods) -> None:
+        self._tally = http2.tally
         self._routes: dict[str, tuple[Method, Callable[..., None]]] = {}
         for service, paths in _SERVICES.items():
             for name, http_paths in paths.items():
                 method = methods.get(service + name)
                 if method is not None:
-                    serve = method.serve if method.asks_many else unary(method)
+                    raw = method.path.encode()
+                    serve: Callable[..., None] = http2.streaming[raw] if method.asks_many else http2.unary[raw]
                     for path in http_paths.split():
                         self._routes[path] = method, serve
 
@@ -73,7 +77,9 @@ class Gateway:
             _error(exchange, 405, errors.UNIMPLEMENTED, "Method Not Allowed")
             return
         method, serve = found
-        call = GatewayCall(exchange, method)
+        tally = self._tally(method.path.encode())
+        tally.started += 1
+        call = GatewayCall(exchange, method, tally)
         try:
             if method.asks_many:
                 messages = json_form.load_all(exchange.body, method.request)
@@ -93,8 +99,9 @@ class Gateway:
 class GatewayCall:
     """Implements :class:`actors.kv.rpc.service.Call` on an exchange."""
 
-    def __init__(self, exchange: Exchange, method: Method) -> None:
+    def __init__(self, exchange: Exchange, method: Method, tally: Tally) -> None:
         self.gone = False
+        self._tally = tally
         self.on_message: Callable[[bytes], None] = _nothing
         self.on_end: Callable[[], None] = _nothing
         self.on_gone: Callable[[], None] = _nothing
@@ -119,6 +126,7 @@ class GatewayCall:
             self.finish()
         elif not self.gone:
             self.gone = True
+            self._tally.ok += 1
             self._exchange.respond(200, JSON, json_form.dumps(self._parse(message)))
 
     def send(self, message: bytes) -> None:
@@ -130,6 +138,7 @@ class GatewayCall:
         if self.gone:
             return
         self.gone = True
+        self._tally.end(status)
         if status and not self._begun:
             _error(self._exchange, HTTP.get(status, 500), status, message)
             return

@@ -4,7 +4,7 @@ from typing import Any
 
 from actors.kv.v2.nodes import Change, File, change_of, shown
 from streams.events import kv3
-from streams.outcomes import Accepted
+from streams.outcomes import Accepted, AcceptedBefore
 from streams.replay import Applied
 
 Row = dict[str, Any]
@@ -18,6 +18,8 @@ def change(applied: Applied) -> Change | None:
     outcome = applied.outcome
     if applied.record.stream != "kv" or not isinstance(outcome, Accepted) or outcome.result is None:
         return None
+    if isinstance(outcome, AcceptedBefore):
+        return None  # a retry: the change was told when it was made
     if applied.event.data.__module__ == kv3.__name__:
         return None
     return change_of(outcome.result)

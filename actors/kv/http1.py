@@ -115,6 +115,8 @@ class Http1(asyncio.Protocol):
         self.peer = peer
         self.trusted = False
         self.client_cn = ""
+        #: at a listener of --listen-metrics-urls
+        self.metrics_only = False
         self.current: Exchange | None = None
         #: when the request that is being read began; 0: none
         self.reading_since = 0.0

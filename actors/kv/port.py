@@ -7,6 +7,8 @@ principal.
 
 import asyncio
 import contextlib
+import enum
+import math
 import os
 import re
 import socket
@@ -15,18 +17,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from actors.kv import places
+from actors.kv.certificates import Certificates, common_name, named
 from actors.kv.commands import Commands, Reads
 from actors.kv.gateway import Gateway
 from actors.kv.http1 import TEXT, Exchange, Http1
 from actors.kv.http2.connection import Http2
+from actors.kv.http2.limits import Limits
 from actors.kv.info import Info
 from actors.kv.keys import Keys
+from actors.kv.metrics import Metrics
 from actors.kv.rpc.leases import Clocks
 from actors.kv.rpc.v3 import V3
 from actors.kv.state import KvFold
 from actors.kv.v2 import errors, request
 from actors.kv.v2.errors import V2Error
-from actors.setting import Setting
+from actors.setting import Etcd, Setting
 from actors.shell import Shell
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -46,31 +52,57 @@ class Port:
         self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16])
         self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting)
         self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
-        self._gateway = Gateway(self.v3.methods)
+        self._gateway = Gateway(self.v3.methods, self.v3.http2)
+        self.info.metrics = Metrics(shell, fold, setting, self.commands, self.v3, self.keys.hub).text
         self._setting = setting
         self._servers: list[asyncio.Server] = []
+        self._certificates: Certificates | None = None
+        self._limits = limits(setting.etcd)
         self._open_ones: set[Any] = set()
         self._socket_path = Path(setting.folder) / "run" / "kv.sock"
         self._sweeper: asyncio.TimerHandle | None = None
-        #: host:port of the listeners, as they came out (port 0 asks for a free one)
+        #: host:port of clients' listeners, as they came out (port 0 asks for a free one), and their URLs
         self.addresses: list[str] = []
+        self.urls: list[str] = []
 
     async def open(self) -> None:
-        """Raises PortInUse, naming the address."""
-        loop = asyncio.get_running_loop()
-        for address in self._setting.etcd_listen:
-            host, _, port = address.rpartition(":")
-            try:
-                server = await loop.create_server(
-                    lambda: Front(self), host.strip("[]") or None, int(port), backlog=BACKLOG
-                )
-            except OSError as error:
-                await self.close()
-                raise PortInUse(f"can't listen on {address} for etcd's clients: {error.strerror or error}") from error
-            self._servers.append(server)
-            self.addresses += [_address(one) for one in server.sockets]
+        """Raises PortInUse, naming the address, and CertificateError, naming the file."""
+        loop, etcd = asyncio.get_running_loop(), self._setting.etcd
+        if etcd.tls:
+            self._certificates = Certificates(etcd, Path(self._setting.folder) / "tls")
+        clients = Serves.GRPC if etcd.listen_client_http_urls else Serves.ALL
+        for texts, serves in (
+            (self._setting.etcd_listen, clients),
+            (etcd.listen_client_http_urls, Serves.HTTP),
+            (etcd.listen_metrics_urls, Serves.METRICS),
+        ):
+            for text in texts:
+                try:
+                    await self._listen(loop, places.parse(text, etcd.tls), serves)
+                except OSError as error:
+                    await self.close()
+                    raise PortInUse(f"can't listen on {text} for etcd's clients: {error.strerror or error}") from error
         await self._open_socket(loop)
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop, place: places.Place, serves: "Serves") -> None:
+        def front() -> Front:
+            return Front(self, serves)
+
+        context = self._certificates.context if place.tls and self._certificates is not None else None
+        if place.path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place.path)
+            self._servers.append(await loop.create_unix_server(front, place.path, ssl=context, backlog=BACKLOG))
+            if serves in (Serves.ALL, Serves.GRPC):
+                self.urls.append(f"{place.scheme}://{place.path}")
+            return
+        server = await loop.create_server(front, place.host or None, place.port, ssl=context, backlog=BACKLOG)
+        self._servers.append(server)
+        if serves in (Serves.ALL, Serves.GRPC):
+            found = [_address(one) for one in server.sockets]
+            self.addresses += found
+            self.urls += [f"{place.scheme}://{address}" for address in found]
 
     async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> None:
         path = self._socket_path
@@ -86,7 +118,9 @@ class Port:
         finally:
             os.umask(before)
             os.close(folder)
-        server = await loop.create_unix_server(lambda: Front(self, trusted=True), sock=listener, backlog=BACKLOG)
+        server = await loop.create_unix_server(
+            lambda: Front(self, Serves.ALL, trusted=True), sock=listener, backlog=BACKLOG
+        )
         self._servers.append(server)
 
     async def close(self) -> None:
@@ -109,8 +143,18 @@ class Port:
         made.trusted = trusted
         return made
 
-    def http2(self, trusted: bool, peer: str) -> Http2:
-        return Http2(self.v3.http2, self._open_ones, peer, trusted)
+    def http2(self, trusted: bool, peer: str, client_cn: str) -> Http2:
+        return Http2(self.v3.http2, self._open_ones, peer, trusted, client_cn, self._limits)
+
+    def welcome(self, transport: Any) -> str | None:
+        """The common name of a client's certificate where it stands for a user, else "". None: it isn't let in."""
+        certificate = transport.get_extra_info("peercert") if self._certificates is not None else None
+        if not certificate:
+            return ""
+        etcd = self._setting.etcd
+        if etcd.client_cert_allowed_hostname and not named(certificate, etcd.client_cert_allowed_hostname):
+            return None
+        return common_name(certificate) if etcd.client_cert_auth else ""
 
     def opened(self, front: "Front") -> None:
         self._open_ones.add(front)
@@ -128,17 +172,30 @@ class Port:
             why = "a page of another site asks: Origin and Host differ"
             self.keys.error(exchange, V2Error(errors.UNAUTHORIZED, why, 0, 403))
             return
+        if not self._whitelisted(exchange):
+            exchange.respond(403, TEXT, b"this host isn't among those of --host-whitelist\n")
+            return
         try:
             path = request.unescape(exchange.path, plus=False)
         except V2Error:
             exchange.respond(400, TEXT, b"400 Bad Request: the path has an invalid escape\n")
             return
-        if path.startswith("/v2/keys") and (len(path) == 8 or path[8] == "/"):
+        if exchange.connection.metrics_only:
+            self.info.serve_metrics(exchange, path)
+        elif path.startswith("/v2/keys") and (len(path) == 8 or path[8] == "/"):
             self.keys.serve(exchange, path)
-        elif path.startswith(("/v3/", "/v3beta/")):
+        elif path.startswith(("/v3/", "/v3beta/")) and self._setting.etcd.enable_grpc_gateway:
             self._gateway.serve(exchange, path)
         else:
             self.info.serve(exchange, path)
+
+    def _whitelisted(self, exchange: Exchange) -> bool:
+        """As etcd's guard against rebound names: only where a connection isn't secure anyway."""
+        known = self._setting.etcd.host_whitelist
+        if not known or "*" in known or exchange.connection.trusted or self._certificates is not None:
+            return True
+        host = exchange.headers.get(b"host", b"").decode("latin-1")
+        return host in known or host.rpartition(":")[0].strip("[]") in known or host.partition(":")[0] == "localhost"
 
     def _sweep(self) -> None:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -146,6 +203,15 @@ class Port:
         for connection in list(self._open_ones):
             if connection.overdue(now):
                 connection.too_slow()
+
+
+class Serves(enum.Enum):
+    """What is served at a listener: of both protocols all, one of them, or only what monitoring asks for."""
+
+    ALL = "all"
+    GRPC = "grpc"
+    HTTP = "http"
+    METRICS = "metrics"
 
 
 class PortInUse(Exception):
@@ -157,9 +223,10 @@ class PortInUse(Exception):
 class Front(asyncio.Protocol):
     """A new connection, until its first bytes tell the protocol."""
 
-    def __init__(self, port: Port, trusted: bool = False) -> None:
-        self._port = port
+    def __init__(self, port: Port, serves: Serves, trusted: bool = False) -> None:
+        self._port, self._serves = port, serves
         self._trusted = trusted
+        self._client_cn = ""
         self._transport: Any = None
         self._bytes = b""
         self._since = time.monotonic()
@@ -167,15 +234,29 @@ class Front(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._port.opened(self)
+        name = self._port.welcome(transport)
+        if name is None:
+            transport.abort()
+        else:
+            self._client_cn = name
 
     def data_received(self, data: bytes) -> None:
         self._bytes += data
+        serves = self._serves
         if self._bytes.startswith(HTTP2_PREFACE):
-            self._become(self._port.http2(self._trusted, self._peer()))
+            if serves not in (Serves.ALL, Serves.GRPC):
+                self._transport.close()
+            else:
+                self._become(self._port.http2(self._trusted, self._peer(), self._client_cn))
         elif _NO_REQUEST.match(self._bytes):
             self._transport.close()
         elif not HTTP2_PREFACE.startswith(self._bytes):
-            self._become(self._port.http1(self._trusted, self._peer()))
+            if serves is Serves.GRPC:
+                self._transport.close()
+                return
+            made = self._port.http1(self._trusted, self._peer())
+            made.metrics_only = serves is Serves.METRICS
+            self._become(made)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._port.over(self)
@@ -198,12 +279,25 @@ class Front(asyncio.Protocol):
 
     def _peer(self) -> str:
         connection = self._transport.get_extra_info("socket")
-        if self._trusted:
+        if connection.family == socket.AF_UNIX:
             raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             return f"uid:{struct.unpack('3i', raw)[1]}"
         # so that a watcher whose machine vanished doesn't stay for ever
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # an answer behind another one that isn't acknowledged yet would wait for 40 ms
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return f"addr:{self._transport.get_extra_info('peername')[0]}"
+
+
+def limits(etcd: Etcd) -> Limits:
+    """What etcd's flags say of a connection. A message may be half a MiB more than a request, as etcd's."""
+    return Limits(
+        message_bytes=etcd.max_request_bytes + 512 * 1024,
+        calls=min(etcd.max_concurrent_streams, 2**31 - 1),
+        ping_after_s=etcd.grpc_keepalive_interval_s or math.inf,
+        ping_wait_s=etcd.grpc_keepalive_timeout_s or math.inf,
+        client_ping_s=etcd.grpc_keepalive_min_time_s,
+    )
 
 
 def _same_origin(exchange: Exchange) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from actors.coordination import election as elections
+from actors.coordination import membership as memberships
 from actors.kv.v2 import delete, put
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import get_json
@@ -41,6 +42,11 @@ class Cluster(msgspec.Struct):
 
     election: elections.Election = msgspec.field(default_factory=elections.Election)
     members: dict[str, Member] = {}
+    membership: memberships.Members = msgspec.UNSET
+
+    @property
+    def controls(self) -> list[str]:
+        return [name for name, member in self.members.items() if member.control]
 
 
 class KvFold:
@@ -155,9 +161,16 @@ class KvFold:
         outcome = elections.evolve(self.cluster.election, event, context)
         if outcome is not None:
             return outcome
-        data = event.data
+        cluster, data = self.cluster, event.data
+        changed = memberships.evolve(cluster.membership, cluster.controls, event, context)
+        if changed is not None:
+            outcome, cluster.membership = changed
+            return outcome
         match data:
             case cluster_says.MachineJoined():
+                if memberships.is_removed(cluster.membership, event.subject):
+                    return DONE
+                cluster.membership = memberships.joined(cluster.membership, cluster.controls, event.subject, data)
                 member = self._member(event.subject)
                 member.name, member.control, member.alive = data.name, data.control, True
             case cluster_says.MachineSeen():
@@ -167,7 +180,10 @@ class KvFold:
                 if (known := self.cluster.members.get(event.subject)) is not None:
                     known.alive = False
             case cluster_says.MachineRemoved():
-                self.cluster.members.pop(event.subject, None)
+                known = self.cluster.members.get(event.subject)
+                if known is not None and not known.alive:
+                    del self.cluster.members[event.subject]
+                    memberships.forget(self.cluster.membership, event.subject)
             case _:
                 pass
         return DONE
@@ -196,7 +212,7 @@ class KvFold:
 
 def _plain(data: v3_says.Put, v3: V3Store) -> bool:
     """Whether a put needs nothing looked up but its key."""
-    return not (data.lease or data.ignore_value or data.ignore_lease or v3.auth.enabled)
+    return not (data.lease or data.ignore_value or data.ignore_lease or v3.auth.enabled or v3.alarms)
 
 
 def _made(key: str, dirs: dict[str, Dir]) -> bool:

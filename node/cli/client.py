@@ -113,7 +113,7 @@ def reorder(argv: list[str]) -> list[str]:
     return rest + moved
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -133,7 +133,7 @@ class Client:
 
     def _connect(self, timeout_s: float | None) -> http.client.HTTPConnection:
         if self.where.startswith("/") or self.where.startswith("."):
-            return _UnixConnection(self.where, timeout_s)
+            return UnixConnection(self.where, timeout_s)
         host, _, port = self.where.rpartition(":")
         if not port.isdigit():
             raise Failure(f"{self.where!r} is not an endpoint: HOST:PORT or the path of a unix socket", USAGE)
@@ -220,6 +220,14 @@ def _where(common: Common) -> str:
         if sock.exists() or common.data:
             return str(sock.absolute())
     return "127.0.0.1:7379"
+
+
+def socket_path(common: Common) -> str:
+    """The kv replica's own socket on this machine. Raises Failure: only the gateway's address is known."""
+    where = _where(common)
+    if not where.startswith(("/", ".")):
+        raise Failure(f"this is done on the node's machine, by its socket: say --data FOLDER instead of {where}", USAGE)
+    return str(Path(where).with_name("kv.sock"))
 
 
 def _token_file(common: Common) -> str:

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
+from . import transfer
 from .client import COMMON, DOING, NOT_FOUND, At, Client, Common, Doing, Failure, note
 from .history import differences
 from .output import clock_time, show
@@ -226,6 +228,21 @@ def diff(span: str, key: str = "/", *, common: Common = COMMON) -> None:
     Exits with 1 when there is a difference, 0 when there is none.
     """
     differences(span, key, common)
+
+
+@app.command(name="import")
+def import_(file: Path, *, common: Common = COMMON) -> None:
+    """Take a snapshot of etcd's (etcdctl snapshot save) into an empty store: all of it or nothing.
+
+    Keys with all their revisions since the compaction, leases, users, roles and alarms, as they were.
+    """
+    transfer.import_file(file, common)
+
+
+@app.command(name="export")
+def export_(file: Path, *, common: Common = COMMON) -> None:
+    """Write the store into a snapshot file that etcd 3.4 and later restore (etcdutl snapshot restore)."""
+    transfer.export_file(file, common)
 
 
 def _told(rows: list[dict[str, Any]], columns: tuple[str, ...], common: Common) -> None:

@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 #: Name → where its app or function is, and its line in the help (which imports none of them).
 FAMILIES: dict[str, tuple[str, str]] = {
     "up": ("node.cli.up:up", "Start a node on this machine."),
+    "etcd": ("node.cli.etcd:etcd", "Start a node by etcd's flags, variables or file."),
     "cluster": ("node.cli.cluster:app", "The cluster as a whole."),
     "machine": ("node.cli.machine:app", "Machines: list, drain, label, remove."),
     "unit": ("node.cli.unit:app", "Units: submit, start, stop, list, journal."),
@@ -21,6 +22,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "diff": ("node.cli.history:diff", "What differs in the whole cluster between two instants."),
     "audit": ("node.cli.audit:app", "Who did what and when, from the log on Kafka."),
 }
+#: Their words are read by themselves: etcd's flags may have one dash.
+OWN_FLAGS = frozenset({"etcd"})
 USAGE, INTERRUPTED = 2, 130
 #: The script only defines a function: found on fpath it has to be called, sourced it has to be made known.
 _ZSH = """
@@ -50,7 +53,7 @@ def build(argv: Sequence[str]) -> App:
         module, _, attribute = where.partition(":")
         if importlib.util.find_spec(module) is None:
             continue  # a family that this installation was made without
-        if name == named or everything:
+        if (name == named or everything) and name not in OWN_FLAGS:
             app.command(getattr(importlib.import_module(module), attribute), name=name)
         else:
             app.command(App(name=name, help=line, help_flags=[], version_flags=[]))
@@ -69,9 +72,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; exits with the codes of the documentation (0, 1, 2, 3, 4, 5, 6, 130)."""
     from node.cli.client import reorder
 
-    words = reorder(list(sys.argv[1:] if argv is None else argv))
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        result = build(words)(words, exit_on_error=False, print_error=True, result_action="return_value")
+        if given and given[0] in OWN_FLAGS:
+            module, _, attribute = FAMILIES[given[0]][0].partition(":")
+            result = getattr(importlib.import_module(module), attribute)(given[1:])
+        else:
+            words = reorder(given)
+            result = build(words)(words, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         sys.exit(USAGE)
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ def up(
     cpu: str | None = None,
     memory: str | None = None,
     etcd_listen: str | None = None,
+    etcd: Many = None,
     gateway_listen: str | None = None,
     gateway_advertise: str | None = None,
     lease: str | None = None,
@@ -58,7 +59,9 @@ def up(
     memory
         Memory that units may take (4GiB; default: all).
     etcd_listen
-        Addresses for etcd's clients, with commas (default 127.0.0.1:2379; none: not at all).
+        Addresses or URLs for etcd's clients, with commas (default 127.0.0.1:2379; none: not at all).
+    etcd
+        KEY=VALUE for etcd's port, by the names of etcd's flags, such as cert-file=cert.pem; repeatable.
     gateway_listen
         Addresses of the HTTP API, with commas (default 127.0.0.1:7379; none: only the unix socket).
     gateway_advertise

@@ -39,6 +39,11 @@ class Resign(Data, frozen=True):
     to: str = ""
 
 
+@event("master.asked.v1", "cluster", command=True)
+class MasterAsked(Data, frozen=True):
+    """An operator asks the master to hand over to the machine in subject; it does if that machine can take over."""
+
+
 @event("machine.joined.v1", "cluster")
 class MachineJoined(Data, frozen=True):
     """Subject: machine id. Said at each start of a node; a second live node with the same id is refused.
@@ -59,6 +64,8 @@ class MachineJoined(Data, frozen=True):
     control: bool = True
     previous: str = ""
     sent_ms: int = 0
+    #: peer URLs as told by its settings: by them a member that was added finds its machine
+    peers: list[str] = []
 
 
 @event("machine.seen.v1", "cluster")
@@ -112,3 +119,33 @@ class MachineDrain(Data, frozen=True):
     """``drain`` true: no unit may be placed here and those here are moved; false: back to normal."""
 
     drain: bool = True
+
+
+@event("member.added.v1", "cluster", command=True)
+class MemberAdd(Data, frozen=True):
+    """etcd's MemberAdd: a member that isn't there yet; the machine that joins with one of ``peers`` becomes it."""
+
+    peers: list[str]
+    learner: bool = False
+
+
+@event("member.removed.v1", "cluster", command=True)
+class MemberRemove(Data, frozen=True):
+    """etcd's MemberRemove; its machine's node ends, and never joins again. ``id``: as etcd's clients see it."""
+
+    id: int
+
+
+@event("member.updated.v1", "cluster", command=True)
+class MemberUpdate(Data, frozen=True):
+    """etcd's MemberUpdate: other peer URLs."""
+
+    id: int
+    peers: list[str]
+
+
+@event("member.promoted.v1", "cluster", command=True)
+class MemberPromote(Data, frozen=True):
+    """etcd's MemberPromote: a learner becomes a voting member."""
+
+    id: int

@@ -275,3 +275,27 @@ class RoleRevoke(Data, frozen=True):
     key: Blob
     range_end: Blob = ""
     auth: int = 0
+
+
+@event("kv.v3.import_begun.v1", "kv", command=True)
+class ImportBegin(Data, frozen=True):
+    """A whole store is to come in ``parts`` records; nothing of it is there before its end. Drops an older one."""
+
+    id: str
+    parts: int
+
+
+@event("kv.v3.import_part.v1", "kv", command=True)
+class ImportPart(Data, frozen=True):
+    """``lines``: of a snapshot of the store, as the fold writes them. ``number``: from 0."""
+
+    id: str
+    number: int
+    lines: str
+
+
+@event("kv.v3.import_ended.v1", "kv", command=True)
+class ImportEnd(Data, frozen=True):
+    """All parts are there: they become the store, if it is still empty."""
+
+    id: str

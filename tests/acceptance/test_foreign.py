@@ -77,7 +77,6 @@ def _etcd_of_ours(folder: Path) -> Path:
     return program
 
 
-@pytest.mark.skipif(not REAL, reason="`corelog etcd`, which takes etcd's flags, isn't there yet")
 def test_python_etcd_starts_its_servers_itself(tmp_path: Path) -> None:
     with brought():
         program = servers.program("etcd", "3.4") if REAL else _etcd_of_ours(tmp_path)

@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import grpc
 
 from actors.kv.proto import etcd_pb2 as pb
-from actors.kv.rpc import users
 from actors.kv.rpc.json_form import plain
+from actors.setting import Etcd
 from tests import needs
 from tests.actors.kv.server import Running
 
@@ -209,7 +208,7 @@ def real(name: str, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def ours(folder: Path) -> Iterator[Server]:
-    with mock.patch.object(users, "COST", BCRYPT_COST), Running(folder) as running:
+    with Running(folder, etcd=Etcd(bcrypt_cost=BCRYPT_COST)) as running:
         server = Server("corelog", f"127.0.0.1:{running.port}")
         try:
             _wait(server)

@@ -9,6 +9,9 @@ from actors.kv.proto import etcd_pb2 as pb
 from tests.differential.running import Pairs
 from tests.differential.steps import auth_sequences, sequences
 
+#: One worker for all: the last test looks at what the others met.
+pytestmark = pytest.mark.xdist_group("differential")
+
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:

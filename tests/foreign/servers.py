@@ -14,6 +14,7 @@ from types import TracebackType
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from tests import needs
 from tests.foreign import installs
 
 VERSIONS = ("3.4", "3.5.1", "3.7")
@@ -29,7 +30,7 @@ def program(name: str, version: str) -> Path:
     """``etcd``, ``etcdctl`` or ``etcdutl`` of a version; 3.4 is Debian's."""
     if version != "3.4":
         return installs.etcd() / f"{name}-{version}"
-    found = shutil.which(name)
+    found = needs.elsewhere(name)
     if found is None:
         raise installs.Unavailable(f"no {name} 3.4 here: apt-get install -y etcd-server etcd-client")
     return Path(found)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from streams.events import log as says
 from streams.events import say
-from streams.outcomes import Accepted
+from streams.outcomes import AcceptedBefore
 from streams.records import CHAIN_START, Entry, Position, chained, parse
 from streams.replay import CHECKPOINT_EVENTS, Diverged, Halt, LogState, Replica
 from tests.folds import LOG, Counting, Writer, code, opened, put
@@ -103,7 +103,7 @@ def test_a_retry_is_answered_and_not_applied_twice(replica: Replica, log: Writer
     replica.apply(log.entry(five))
     replica.apply(log.entry(put("/6", client="c", sequence=6, floor=5)))
     again = replica.apply(log.entry(five))
-    assert again[0].outcome == Accepted(1)
+    assert again[0].outcome == AcceptedBefore(1)
     assert replica.fold.keys == ["/5", "/6"]  # type: ignore[attr-defined]
     assert code(replica.apply(log.entry(put("/other", client="c", sequence=5, floor=5)))) == ["sequence-reused"]
     replica.apply(log.entry(put("/7", client="c", sequence=7, floor=7)))

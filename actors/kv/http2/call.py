@@ -113,6 +113,7 @@ class Call:
             self.finish()
             return
         self.gone = True
+        self.request.tally.ok += 1
         if self.on_gone is not _nothing or self.request.unary is None:
             self._forget_handlers()
         connection.window -= whole
@@ -219,6 +220,7 @@ class Call:
 
     def _end(self, status: int, message: str, trailers: Sequence[tuple[bytes, bytes]]) -> None:
         self._forget_handlers()
+        self.request.tally.end(status)
         head = self.head_sent or bool(self.queue)
         fields = [] if head else [(b":status", b"%d" % (self.request.http or 200)), _TYPE]
         fields.append((b"grpc-status", b"%d" % status))

@@ -72,6 +72,7 @@ class Http2(Receiving, asyncio.Protocol):
             return
         self.now = self.heard_s = self._loop.time()
         self._corked = True
+        self.traffic.received += len(data)
         try:
             self._rest = self._received(self._rest + data if self._rest else data)
         except ConnectionFault as fault:

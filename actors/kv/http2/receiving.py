@@ -33,6 +33,7 @@ class Receiving(Control):
     def __init__(self, methods: Methods, peer: str, trusted: bool, client_cn: str, limits: Limits) -> None:
         super().__init__(peer, trusted, client_cn, limits)
         self._methods = methods
+        self.traffic = methods.traffic
         self._decoder = Decoder(limits.header_bytes)
         #: what the known blocks ask for
         self.requests: dict[bytes, Asked] = {}
@@ -185,6 +186,7 @@ class Receiving(Control):
         if len(self.calls) >= limits.calls or self.queued > limits.unsent_bytes:
             raise StreamFault(stream, frames.REFUSED_STREAM)
         call = self.calls[stream] = Call(self, stream, found, self.now)
+        found.tally.started += 1
         end = call.half_closed = flags & frames.END_STREAM == frames.END_STREAM
         if timeout_s is not None and timeout_s < NEVER_S:
             call.deadline_s = self.now + timeout_s

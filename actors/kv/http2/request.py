@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from actors.kv.http2 import messages
 from actors.kv.http2.hpack import Field
 from actors.kv.http2.messages import Refused
+from actors.kv.http2.tally import Tally, Traffic
 
 if TYPE_CHECKING:
     from actors.kv.http2.call import Call
@@ -30,6 +31,12 @@ class Methods:
 
     unary: dict[bytes, Unary] = field(default_factory=dict)
     streaming: dict[bytes, Streaming] = field(default_factory=dict)
+    tallies: dict[bytes, Tally] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def tally(self, path: bytes) -> Tally:
+        """The one of a method that there is."""
+        return self.tallies.setdefault(path, Tally())
 
 
 class Malformed(Exception):
@@ -43,7 +50,7 @@ class Request:
     ``length``: content-length, or -1. Neither ``unary`` nor ``streaming``: it is refused.
     """
 
-    __slots__ = ("body", "gzip", "http", "length", "metadata", "path", "refusal", "streaming", "unary")
+    __slots__ = ("body", "gzip", "http", "length", "metadata", "path", "refusal", "streaming", "tally", "unary")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
@@ -56,6 +63,8 @@ class Request:
         self.refusal: tuple[int, str, tuple[Field, ...]] | None = None
         self.unary: Unary | None = None
         self.streaming: Streaming | None = None
+        #: nobody looks at that of what isn't served
+        self.tally = Tally()
 
 
 #: A request, and the seconds that it may take: None is without end.
@@ -167,6 +176,8 @@ def _grpc_rules(request: Request, headers: dict[bytes, bytes], methods: Methods)
     request.streaming = methods.streaming.get(request.path)
     encoding = headers.get(b"grpc-encoding", b"")
     request.gzip = encoding == b"gzip"
+    if request.unary is not None or request.streaming is not None:
+        request.tally = methods.tally(request.path)
     if request.unary is None and request.streaming is None:
         request.refusal = (messages.UNIMPLEMENTED, _unknown(request.path, methods), ())
     elif encoding not in (b"", b"identity", b"gzip"):

@@ -15,6 +15,7 @@ import structlog
 from actors.kv.http2 import frames, messages
 from actors.kv.http2.frames import ConnectionFault
 from actors.kv.http2.limits import Limits
+from actors.kv.http2.tally import Traffic
 
 if TYPE_CHECKING:
     from actors.kv.http2.call import Call
@@ -37,6 +38,7 @@ class Connection:
         self.trusted = trusted
         self.client_cn = client_cn
         self.limits = limits
+        self.traffic = Traffic()
         self.transport: Any = None
         #: calls by stream
         self.calls: dict[int, Call] = {}
@@ -93,6 +95,7 @@ class Connection:
         """Hand over to the socket what was collected; it may pause us."""
         out = self.out
         if out:
+            self.traffic.sent += self.out_bytes
             self.out, self.out_bytes = [], 0
             if not self.ended and not self.transport.is_closing():
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))

@@ -12,16 +12,15 @@ from actors.kv.v3.ranges import Query
 from streams.events import kv3 as says
 from streams.events.base import Blob, blob
 
-#: etcd's default of --max-txn-ops.
-TXN_OPS_MAX = 128
-#: etcd's default of --max-request-bytes, and what its envelope adds to a request.
-REQUEST_BYTES_MAX = 1536 * 1024
+#: What etcd's envelope adds to a request.
 ENVELOPE_BYTES = 18
+#: What a key costs beyond its bytes.
+PUT_BYTES = 256
 
 
-def sized(size: int) -> None:
+def sized(size: int, bytes_max: int) -> None:
     """A command's encoded size in bytes. Raises TOO_LARGE."""
-    if size + ENVELOPE_BYTES > REQUEST_BYTES_MAX:
+    if size + ENVELOPE_BYTES > bytes_max:
         raise errors.TOO_LARGE
 
 
@@ -57,9 +56,25 @@ def delete(asked: pb.DeleteRangeRequest) -> says.Delete:
     return says.Delete(blob(asked.key), blob(asked.range_end))
 
 
-def txn(asked: pb.TxnRequest) -> says.Txn:
+def cost(asked: pb.TxnRequest) -> int:
+    """Bytes that the larger branch puts, by the quota's count."""
+    return max(_branch_cost(asked.success), _branch_cost(asked.failure))
+
+
+def _branch_cost(ops: Iterable[pb.RequestOp]) -> int:
+    total = 0
+    for op in ops:
+        match op.WhichOneof("request"):
+            case "request_put":
+                total += PUT_BYTES + len(op.request_put.key) + len(op.request_put.value)
+            case "request_txn":
+                total += cost(op.request_txn)
+    return total
+
+
+def txn(asked: pb.TxnRequest, ops_max: int) -> says.Txn:
     """Raises TOO_MANY_OPS, EMPTY_KEY, INVALID_SORT, VALUE_PROVIDED, LEASE_PROVIDED, KEY_NOT_FOUND, DUPLICATE_KEY."""
-    _check_txn(asked, TXN_OPS_MAX)
+    _check_txn(asked, ops_max)
     _written_keys(asked.success)
     _written_keys(asked.failure)
     return says.Txn([_compare(one) for one in asked.compare], _ops(asked.success), _ops(asked.failure))

@@ -7,7 +7,7 @@ import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc import asked, told
-from actors.kv.rpc.service import Call, Method, Rpc
+from actors.kv.rpc.service import KEY_BYTES, Call, Method, Rpc
 from actors.kv.v3 import errors
 from actors.kv.v3 import txn as txns
 from actors.kv.v3.auth import needs
@@ -24,6 +24,8 @@ CHUNK_KEYS, CHUNK_BYTES = 1000, 256 * 1024
 class Keys:
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
+        self._ops_max = rpc.setting.etcd.max_txn_ops
+        self._bytes_max = rpc.setting.etcd.max_request_bytes
 
     def methods(self) -> Iterator[Method]:
         kv = "/etcdserverpb.KV/"
@@ -39,6 +41,7 @@ class Keys:
 
         def answer() -> pb.RangeResponse:
             revs = self._rpc.revs
+            self._rpc.check_sound()
             self._rpc.check(call, query.key, query.end)
             response = self._rpc.head(pb.RangeResponse())
             told.ranged(ranged(revs, query, revs.revision), request, response)
@@ -48,7 +51,8 @@ class Keys:
 
     def put(self, call: Call, request: pb.PutRequest, size: int) -> None:
         data = asked.put(request)
-        asked.sized(size)
+        asked.sized(size, self._bytes_max)
+        self._rpc.spend(size + KEY_BYTES)
         prev_kv = request.prev_kv
         if prev_kv:
             self._rpc.check(call, request.key, b"")
@@ -63,7 +67,7 @@ class Keys:
 
     def delete(self, call: Call, request: pb.DeleteRangeRequest, size: int) -> None:
         data = asked.delete(request)
-        asked.sized(size)
+        asked.sized(size, self._bytes_max)
         if request.prev_kv:
             self._rpc.check(call, request.key, request.range_end)
 
@@ -75,7 +79,7 @@ class Keys:
         self._rpc.submit(call, data, size, done)
 
     def txn(self, call: Call, request: pb.TxnRequest, size: int) -> None:
-        data = asked.txn(request)
+        data = asked.txn(request, self._ops_max)
         rpc = self._rpc
         for key, end in asked.shown(request):
             rpc.check(call, key, end)
@@ -89,7 +93,9 @@ class Keys:
             local = asked.serializable(request) and bool(request.success or request.failure)
             rpc.read(call, local, lambda: response(self._looked(call, data), rpc.revs.revision))
             return
-        asked.sized(size)
+        asked.sized(size, self._bytes_max)
+        if cost := asked.cost(request):
+            rpc.spend(cost)
         rpc.submit(call, data, size, lambda result: response(result.value, result.revision))
 
     def _looked(self, call: Call, data: says.Txn) -> txns.TxnDone:

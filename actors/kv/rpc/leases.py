@@ -8,7 +8,7 @@ from typing import Protocol
 
 from actors.kv.commands import NotSent, OutcomeUnknown
 from actors.kv.proto import etcd_pb2 as pb
-from actors.kv.rpc.service import Call, Method, Rpc, failed, outcome, parsed
+from actors.kv.rpc.service import LEASE_BYTES, Call, Method, Rpc, failed, outcome, parsed
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.store import Result
 from streams.events import kv3 as says
@@ -55,6 +55,7 @@ class Leases:
 
     def grant(self, call: Call, request: pb.LeaseGrantRequest, size: int) -> None:
         self.rpc.check_user(call)
+        self.rpc.spend(LEASE_BYTES)
         lease = request.ID
         while not lease or (not request.ID and lease in self.rpc.leases.by_id):
             lease = secrets.randbits(63)

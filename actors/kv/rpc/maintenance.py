@@ -1,22 +1,25 @@
-"""etcdserverpb.Maintenance and Cluster, grpc.health.v1: what the replica and its machines are."""
+"""etcdserverpb.Maintenance, grpc.health.v1: what the replica is."""
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
+from actors.coordination import membership
+from actors.kv.commands import TIMEOUT_S
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import health_pb2 as health
-from actors.kv.rpc.service import Call, Method, Rpc, member_id
+from actors.kv.rpc.service import Call, Method, Rpc, void
 from actors.kv.v3 import errors
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.hashes import hash_kv
 from actors.kv.v3.store import Result
 from streams.events import kv3 as says
+from streams.events.base import say
+from streams.events.cluster import MasterAsked
 
 #: The v3 interface that is spoken here, told everywhere: Kubernetes wants 3.5.13 at least.
 VERSION, CLUSTER_VERSION = "3.5.35", "3.5.0"
-#: As coordinated elsewhere; said to who asks etcd's way.
-_MEMBERS_CHANGE = "machines join by starting a node on the same log and are removed with `corelog machine remove`"
+#: How often a transfer looks whether the other one holds the term.
+LOOK_S = 0.02
 
 
 class Maintenance:
@@ -31,15 +34,6 @@ class Maintenance:
         yield Method(here + "Hash", pb.HashRequest, pb.HashResponse, self.hash)
         yield Method(here + "HashKV", pb.HashKVRequest, pb.HashKVResponse, self.hash_kv)
         yield Method(here + "MoveLeader", pb.MoveLeaderRequest, pb.MoveLeaderResponse, self.move_leader)
-        cluster = "/etcdserverpb.Cluster/"
-        yield Method(cluster + "MemberList", pb.MemberListRequest, pb.MemberListResponse, self.members)
-        for name, asked, told in (
-            ("MemberAdd", pb.MemberAddRequest, pb.MemberAddResponse),
-            ("MemberRemove", pb.MemberRemoveRequest, pb.MemberRemoveResponse),
-            ("MemberUpdate", pb.MemberUpdateRequest, pb.MemberUpdateResponse),
-            ("MemberPromote", pb.MemberPromoteRequest, pb.MemberPromoteResponse),
-        ):
-            yield Method(cluster + name, asked, told, self.change_members)
         checked = (health.HealthCheckRequest, health.HealthCheckResponse)
         yield Method("/grpc.health.v1.Health/Check", *checked, self.check)
 
@@ -51,8 +45,10 @@ class Maintenance:
         response = rpc.head(pb.StatusResponse())
         response.version, response.storageVersion = VERSION, CLUSTER_VERSION
         response.dbSize = response.dbSizeInUse = rpc.revs.size
+        response.dbSizeQuota = rpc.quota_bytes
         response.downgradeInfo.SetInParent()
-        response.leader = member_id(election.holder)
+        response.leader = rpc.member(election.holder)
+        response.isLearner = rpc.learner
         response.raftIndex = response.raftAppliedIndex = offset
         response.raftTerm = election.term
         if rpc.leaderless():
@@ -75,8 +71,7 @@ class Maintenance:
             return answer(result.value, result.revision)
 
         if request.action == pb.AlarmRequest.GET:
-            shown = [one for one in rpc.fold.v3.alarms if kind in (pb.NONE, one[0])]
-            rpc.read(call, False, lambda: answer(shown))
+            rpc.read(call, False, lambda: answer([one for one in rpc.fold.v3.alarms if kind in (pb.NONE, one[0])]))
         elif request.action == pb.AlarmRequest.ACTIVATE and kind != pb.NONE:
             rpc.submit(call, says.Alarm(kind, request.memberID), size, done)
         elif request.action == pb.AlarmRequest.DEACTIVATE and kind != pb.NONE:
@@ -123,40 +118,31 @@ class Maintenance:
         return number
 
     def move_leader(self, call: Call, request: pb.MoveLeaderRequest, _size: int) -> None:
-        """Nobody is made the master by a third one's word: the master hands over when its machine is drained."""
+        """The master resigns in favour of the member named; answered when that one holds the term."""
         rpc = self._rpc
         rpc.check_root(call)
-        holder = rpc.fold.cluster.election.holder
-        if holder != rpc.setting.machine:
+        cluster = rpc.fold.cluster
+        if cluster.election.holder != rpc.setting.machine:
             raise errors.NOT_LEADER
-        if request.targetID != member_id(holder):
+        members = [name for name in cluster.controls if membership.votes(cluster.membership, name)]
+        alive = [name for name in members if cluster.members[name].alive]
+        target = next((machine for machine in alive if rpc.member(machine) == request.targetID), "")
+        if not target:
             raise errors.BAD_LEADER_TRANSFEREE
-        call.reply(rpc.head(pb.MoveLeaderResponse()).SerializeToString())
+        rpc.run(call, self._moved(call, target))
 
-    # -- members ----------------------------------------------------------------------------------------------
-
-    def members(self, call: Call, request: pb.MemberListRequest, _size: int) -> None:
-        def answer() -> pb.MemberListResponse:
-            response = self._rpc.head(pb.MemberListResponse(), 0)  # this service's headers have no revision
-            for machine, member in self._rpc.fold.cluster.members.items():
-                if member.control:
-                    # what members have for each other is the log; where one answers stands for its peer's URL
-                    urls = member.clients
-                    response.members.add(ID=member_id(machine), name=member.name, peerURLs=urls, clientURLs=urls)
-            return response
-
-        self._rpc.read(call, not request.linearizable, answer)
-
-    def change_members(self, call: Call, request: Any, _size: int) -> None:
-        """Members come and go with their machines, not by this interface."""
-        self._rpc.check_root(call)
-        if not isinstance(request, pb.MemberAddRequest):
-            members = self._rpc.fold.cluster.members
-            if not any(member_id(machine) == request.ID for machine, one in members.items() if one.control):
-                raise errors.MEMBER_NOT_FOUND
-            if isinstance(request, pb.MemberPromoteRequest):
-                raise V3Error(errors.FAILED, "etcdserver: can only promote a learner member")
-        raise V3Error(errors.FAILED, f"corelog: {_MEMBERS_CHANGE}")
+    async def _moved(self, call: Call, target: str) -> pb.MoveLeaderResponse:
+        rpc = self._rpc
+        if target != rpc.setting.machine:
+            event = say(MasterAsked(), subject=target, principal=rpc.principal(call))
+            rpc.commands.submit(event, 200, void)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + TIMEOUT_S
+        while rpc.fold.cluster.election.holder != target:
+            if loop.time() > until_s:
+                raise errors.TRANSFER_TIMEOUT
+            await asyncio.sleep(LOOK_S)
+        return rpc.head(pb.MoveLeaderResponse())
 
     # -- health -----------------------------------------------------------------------------------------------
 

@@ -11,21 +11,26 @@ import msgspec
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge
+from actors.coordination import membership
+from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, TooMany
 from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc.jwts import Jwts
 from actors.kv.state import KvFold
 from actors.kv.v3 import errors
 from actors.kv.v3.auth import READ, TOKENS_MAX, USER, Auth
 from actors.kv.v3.errors import V3Error
-from actors.kv.v3.store import Result
+from actors.kv.v3.store import CORRUPT, NOSPACE, Result
 from actors.setting import Setting
 from actors.shell import Shell
+from streams.events import kv3 as v3_says
 from streams.events.base import Data, Event, say
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied
 
-#: As etcd's simple tokens: unused for so long, they are no good.
-TOKEN_IDLE_S = 300.0
+#: What a database may have by default, as etcd's.
+QUOTA_BYTES = 2 * 1024**3
+#: What a key, or a lease, costs beyond its bytes, for the quota.
+KEY_BYTES, LEASE_BYTES = 256, 64
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -78,14 +83,28 @@ class Rpc:
         self.shell, self.fold, self.setting = shell, fold, setting
         self.revs, self.leases = fold.v3.revs, fold.v3.leases
         self.commands, self.reads = commands, reads
-        self.cluster_id, self.member_id = int(setting.log_id[:16], 16), member_id(setting.machine)
+        self.cluster_id, self.member_id = int(setting.log_id[:16], 16), self.member(setting.machine)
+        self.learner = False
         self._header = pb.ResponseHeader(cluster_id=self.cluster_id, member_id=self.member_id)
         self._tokens_used: dict[bytes, float] = {}
+        #: unused for so long, simple tokens are no good
+        self._token_idle_s = float(setting.etcd.auth_token_ttl)
+        self.jwts = None if setting.etcd.auth_token == "simple" else Jwts(setting.etcd.auth_token)
+        self.quota_bytes = setting.etcd.quota_backend_bytes or QUOTA_BYTES
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
+
+    def member(self, machine: str) -> int:
+        """A machine's id as etcd's clients see it."""
+        return membership.id_of(self.fold.cluster.membership, machine)
+
+    def saw_members(self) -> None:
+        """Who this machine is may have changed."""
+        self.learner = membership.is_learner(self.fold.cluster.membership, self.setting.machine)
+        self.member_id = self._header.member_id = self.member(self.setting.machine)
 
     # -- answers ----------------------------------------------------------------------------------------------
 
@@ -112,17 +131,30 @@ class Rpc:
     # -- users ------------------------------------------------------------------------------------------------
 
     def user(self, call: Call) -> str | None:
-        """The user whose token comes with the call; None: there is no token, or no auth. Raises INVALID_TOKEN."""
+        """The user who asks, by token or certificate; None: there is neither, or no auth. Raises INVALID_TOKEN."""
+        known = self.identity(call)
+        return None if known is None else known[0]
+
+    def identity(self, call: Call) -> tuple[str, int] | None:
+        """User, and the auth revision that the caller knows of. Raises INVALID_TOKEN."""
         auth = self.fold.v3.auth
         if not auth.enabled:
             return None
         token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
-        return None if token is None else self._known(auth, hashlib.sha256(token).digest())
+        if token is None:
+            name = call.connection.client_cn
+            return (name, auth.revision) if name else None
+        if self.jwts is None:
+            return self._known(auth, hashlib.sha256(token).digest()), auth.revision
+        found = self.jwts.verify(token.decode("latin-1").removeprefix("Bearer "))
+        if found is None:
+            raise errors.INVALID_TOKEN
+        return found
 
     def _known(self, auth: Auth, digest: bytes) -> str:
         """Tokens that nobody used for a while are no good any more; each node sees to that by itself."""
         user, now = auth.tokens.get(digest), time.monotonic()
-        if user is None or now - self._tokens_used.get(digest, now) > TOKEN_IDLE_S:
+        if user is None or now - self._tokens_used.get(digest, now) > self._token_idle_s:
             raise errors.INVALID_TOKEN
         self._tokens_used[digest] = now
         if len(self._tokens_used) > 2 * TOKENS_MAX:
@@ -133,8 +165,8 @@ class Rpc:
         """Whether the caller may. Raises V3Error."""
         auth = self.fold.v3.auth
         if auth.enabled:
-            user = self.user(call)
-            auth.check(user or "", auth.revision if user else 0, key, end, kind)
+            user, revision = self.identity(call) or ("", 0)
+            auth.check(user, revision, key, end, kind)
 
     def check_user(self, call: Call) -> None:
         """Any user will do. Raises USER_EMPTY, INVALID_TOKEN."""
@@ -142,16 +174,33 @@ class Rpc:
             raise errors.USER_EMPTY
 
     def check_root(self, call: Call) -> None:
-        """Raises V3Error."""
-        if self.fold.v3.auth.enabled:
+        """Raises V3Error. On the node's own socket root asks, of the machine."""
+        if self.fold.v3.auth.enabled and not call.connection.trusted:
             self.fold.v3.auth.check_root(self.user(call) or "")
 
     def event(self, call: Call, data: Data) -> Event:
         """``data`` with who asks. Raises INVALID_TOKEN."""
-        auth = self.fold.v3.auth
-        if auth.enabled and self.user(call) is not None and hasattr(data, "auth") and not data.auth:
-            data = msgspec.structs.replace(data, auth=auth.revision)
+        if self.fold.v3.auth.enabled and hasattr(data, "auth") and not data.auth:
+            known = self.identity(call)
+            if known is not None:
+                data = msgspec.structs.replace(data, auth=known[1])
         return say(data, principal=self.principal(call))
+
+    # -- quota ------------------------------------------------------------------------------------------------
+
+    def spend(self, size: int) -> None:
+        """Before a command that adds ``size`` bytes. Raises NO_SPACE, and then says so on the log, as etcd does."""
+        if self.revs.size + size <= self.quota_bytes or self.quota_bytes < 0:
+            return
+        alarm = (NOSPACE, self.member_id)
+        if alarm not in self.fold.v3.alarms:
+            self.commands.submit(say(v3_says.Alarm(*alarm), principal=f"machine:{self.setting.machine}"), 200, void)
+        raise errors.NO_SPACE
+
+    def check_sound(self) -> None:
+        """Raises CORRUPT while that alarm is on."""
+        if self.fold.v3.alarms and any(kind == CORRUPT for kind, _ in self.fold.v3.alarms):
+            raise errors.CORRUPT
 
     # -- commands and reads -----------------------------------------------------------------------------------
 
@@ -251,14 +300,11 @@ def void(_: object) -> None:
     """A callback has no result."""
 
 
-def member_id(machine: str) -> int:
-    """A machine's id as etcd's clients see it."""
-    return int(machine[:16], 16) if machine else 0
-
-
 def outcome(result: Applied | NotSent | OutcomeUnknown) -> Result:
     """Raises V3Error: why there is none."""
     if not isinstance(result, Applied):
+        if isinstance(result, TooMany):
+            raise errors.TOO_MANY_REQUESTS
         raise errors.TOO_LARGE if isinstance(result, TooLarge) else errors.TIMEOUT
     came_to = result.outcome
     if isinstance(came_to, Rejected):
@@ -267,8 +313,8 @@ def outcome(result: Applied | NotSent | OutcomeUnknown) -> Result:
             raise V3Error(int(code), came_to.message)
         raise V3Error(errors.UNAVAILABLE, f"corelog: {came_to.code}: {came_to.message}")
     assert isinstance(came_to, Accepted)
-    assert isinstance(came_to.result, Result)
-    return came_to.result
+    # an event of another family has a plain result, and no revision
+    return came_to.result if isinstance(came_to.result, Result) else Result(0, came_to.result)
 
 
 def failed(call: Call) -> None:
@@ -277,13 +323,22 @@ def failed(call: Call) -> None:
     call.finish(errors.INTERNAL, "internal error")
 
 
-def unary(method: Method) -> Callable[[Call, bytes], None]:
+#: What a learner answers, beside ranges that are content with what it has.
+OF_LEARNERS = frozenset({"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"})
+
+
+def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
     """As HTTP/2 and the gateway call it."""
     parse: Callable[[bytes], Any] = method.request.FromString
     serve = method.serve
+    for_learners = method.path in OF_LEARNERS or method.path.startswith("/grpc.")
 
     def handler(call: Call, raw: bytes) -> None:
         try:
+            if rpc.learner and not for_learners:
+                request = parse(raw)
+                if not (isinstance(request, pb.RangeRequest) and request.serializable):
+                    raise errors.NOT_FOR_LEARNERS
             serve(call, parse(raw), len(raw))
         except V3Error as error:
             call.finish(error.code, error.message)

@@ -20,8 +20,8 @@ from actors.kv.v3.errors import V3Error
 from streams.events import kv3 as says
 from streams.events.base import Base64, Data, blob
 
-#: etcd's default of --bcrypt-cost; bcrypt takes so many bytes of a password, Go's refuses more.
-COST, PASSWORD_BYTES_MAX = 10, 72
+#: bcrypt takes so many bytes of a password, Go's refuses more.
+PASSWORD_BYTES_MAX = 72
 #: Hashes that are made at once: each takes some 60 ms of a core.
 HASHING_MAX = 2
 TOO_LONG = V3Error(errors.UNKNOWN, "bcrypt: password length exceeds 72 bytes")
@@ -34,6 +34,7 @@ class Users:
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
         self._hashing = asyncio.Semaphore(HASHING_MAX)
+        self._cost = rpc.setting.etcd.bcrypt_cost
 
     def methods(self) -> Iterator[Method]:
         for name, event, asked, told in _COMMANDS:
@@ -84,7 +85,7 @@ class Users:
         if len(raw) > PASSWORD_BYTES_MAX:
             raise TOO_LONG
         async with self._hashing:
-            made = await asyncio.to_thread(lambda: bcrypt.hashpw(raw, bcrypt.gensalt(COST)))
+            made = await asyncio.to_thread(lambda: bcrypt.hashpw(raw, bcrypt.gensalt(self._cost)))
         return made.decode()
 
     async def _user_add(self, call: Call, request: pb.AuthUserAddRequest) -> pb.AuthUserAddResponse:
@@ -120,6 +121,10 @@ class Users:
                 right = await asyncio.to_thread(_right, raw, known)
             if not right:
                 raise errors.AUTH_FAILED
+            if (jwts := self._rpc.jwts) is not None:
+                if not jwts.signs:
+                    raise errors.VERIFY_ONLY
+                return self._rpc.head(pb.AuthenticateResponse(token=jwts.sign(request.name, revision)))
             token = secrets.token_hex(16) + "." + str(revision)
             digest = hashlib.sha256(token.encode()).digest()
             try:

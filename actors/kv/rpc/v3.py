@@ -1,6 +1,7 @@
 """All of etcd's v3 services of one replica, by path."""
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain
 
 from actors.kv.commands import Commands, Reads
@@ -8,12 +9,15 @@ from actors.kv.http2.request import Methods
 from actors.kv.rpc.keys import Keys
 from actors.kv.rpc.leases import Clocks, Leases
 from actors.kv.rpc.maintenance import Maintenance
+from actors.kv.rpc.members import Members
 from actors.kv.rpc.recipes import Recipes
-from actors.kv.rpc.service import Method, Rpc, unary
+from actors.kv.rpc.reflection import Reflection
+from actors.kv.rpc.service import OF_LEARNERS, Call, Method, Rpc, unary
 from actors.kv.rpc.snapshots import Snapshots
 from actors.kv.rpc.users import Users
 from actors.kv.rpc.watches import Watches
 from actors.kv.state import KvFold
+from actors.kv.v3 import errors
 from actors.setting import Setting
 from actors.shell import Shell
 
@@ -33,28 +37,45 @@ class V3:
         self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
         self.http2 = Methods()
+        self._rpc.saw_members()
         rpc, watches = self._rpc, self.watches
         services = (
             Keys(rpc),
             watches,
             Leases(rpc, clocks),
             Maintenance(rpc),
+            Members(rpc),
             Snapshots(rpc),
             Users(rpc),
             Recipes(rpc, watches),
         )
         for method in chain.from_iterable(service.methods() for service in services):
             self._add(method)
+        for method in Reflection(self.methods.values()).methods():
+            self._add(method)
 
     def _add(self, method: Method) -> None:
         path = method.path.encode()
         self.methods[method.path] = method
         if method.asks_many:
-            self.http2.streaming[path] = method.serve
+            self.http2.streaming[path] = self._streaming(method)
         else:
-            self.http2.unary[path] = unary(method)
+            self.http2.unary[path] = unary(method, self._rpc)
+
+    def _streaming(self, method: Method) -> Callable[[Call], None]:
+        if method.path in OF_LEARNERS or method.path.startswith("/grpc."):
+            return method.serve
+
+        def serve(call: Call) -> None:
+            if self._rpc.learner:
+                call.finish(errors.NOT_FOR_LEARNERS.code, errors.NOT_FOR_LEARNERS.message)
+            else:
+                method.serve(call)
+
+        return serve
 
     def applied(self) -> None:
+        self._rpc.saw_members()
         self.watches.applied()
         revs = self._rpc.revs
         if revs.compacted != self._compacted:

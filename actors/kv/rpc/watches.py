@@ -13,8 +13,8 @@ from actors.kv.v3.revs import Rev
 
 #: A stream with more unsent bytes than this is told nothing until it is drained.
 STREAM_BYTES_MAX = 256 * 1024
-#: etcd's interval of progress notices, and how often a stream that asked for a leader looks for one.
-PROGRESS_S, LEADER_S = 600.0, 0.5
+#: How often a stream that asked for a leader looks for one.
+LEADER_S = 0.5
 INVALID_ID = -1
 #: As Go names the statuses that a watch can be refused with.
 _CODES = {errors.INVALID: "InvalidArgument", errors.UNAUTHENTICATED: "Unauthenticated"}
@@ -25,6 +25,7 @@ class Watches:
 
     def __init__(self, rpc: Rpc) -> None:
         self.rpc = rpc
+        self.progress_s = rpc.setting.etcd.watch_progress_notify_interval_s
         self.index = Index()
         self.streams: dict[Stream, None] = {}
         #: synced watchers have been told everything up to this revision
@@ -43,6 +44,11 @@ class Watches:
             return
         first, self.seen = self.seen + 1, revs.revision
         if not self.index.count:
+            return
+        if first <= revs.compacted:
+            # a store was imported: its past is gone, as for any who ask for it now
+            for stream in self.streams:
+                stream.read_on(first)
             return
         hits: dict[Watcher, list[Rev]] = {}
         of = self.index.of
@@ -72,6 +78,10 @@ class Stream:
         call.on_message, call.on_gone, call.on_drained = self._message, self._gone, self._read
         if call.metadata.get(b"hasleader") == b"true":
             self._look_for_leader()
+
+    @property
+    def count(self) -> int:
+        return len(self._watchers)
 
     # -- what the client says ---------------------------------------------------------------------------------
 
@@ -117,7 +127,7 @@ class Stream:
         self._watchers[watcher.id] = watcher
         self._send(pb.WatchResponse(watch_id=watcher.id, created=True))
         if watcher.progress and self._ticker is None:
-            self._ticker = asyncio.get_running_loop().call_later(PROGRESS_S, self._tick)
+            self._ticker = asyncio.get_running_loop().call_later(self._watches.progress_s, self._tick)
         if watcher.next > now:
             self._sync(watcher)
         else:
@@ -176,6 +186,14 @@ class Stream:
             self._send_events(watcher, found, head, encoded)
         except Exception:
             failed(self.call)
+
+    def read_on(self, revision: int) -> None:
+        """All its watchers go on in the history."""
+        for watcher in self._watchers.values():
+            if watcher.synced:
+                self._watches.index.remove(watcher)
+                watcher.synced, watcher.next = False, max(watcher.next, revision)
+        self._read()
 
     def _send_events(
         self, watcher: Watcher, found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]
@@ -253,7 +271,7 @@ class Stream:
             self._send(pb.WatchResponse(watch_id=INVALID_ID))
 
     def _tick(self) -> None:
-        self._ticker = asyncio.get_running_loop().call_later(PROGRESS_S, self._tick)
+        self._ticker = asyncio.get_running_loop().call_later(self._watches.progress_s, self._tick)
         self._watches.applied()
         for watcher in self._watchers.values():
             if watcher.progress and watcher.synced and not watcher.told:

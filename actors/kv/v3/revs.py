@@ -54,6 +54,8 @@ class Revs:
     that a quota counts, which compaction gives back at once although memory follows later (:meth:`sweep`)."""
 
     def __init__(self) -> None:
+        #: changes since this process began; informative only
+        self.puts = self.deletes = 0
         self.revision = 1
         self.compacted = -1
         self.size = 0
@@ -85,6 +87,7 @@ class Revs:
             made = Rev(old.key, value, main, main, 1, lease, sub, old)
             self.dead.remove(key)
             self.live.add(old.key)
+        self.puts += 1
         self._take(made, old)
         return made
 
@@ -93,6 +96,7 @@ class Revs:
         made = Rev(old.key, b"", 0, main, 0, 0, sub, old)
         self.live.remove(old.key)
         self.dead.add(old.key)
+        self.deletes += 1
         self._take(made, old)
         return made
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from actors.kv.v3 import txn
+from actors.kv.v3 import errors, imports, txn
 from actors.kv.v3.auth import Auth, Kept, check_event
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.leases import Lease, Leases
@@ -15,6 +15,9 @@ from streams.events.base import Blob, Event, blob, unblob
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 
 VOID_EXPIRY = Rejected("v3.changed", "the lease was renewed, or is gone, before this expiry")
+#: Kinds of alarms, and the commands that a corrupt store refuses.
+NOSPACE, CORRUPT = 1, 2
+_OF_KEYS = (says.Put, says.Delete, says.Txn, says.Compact, says.LeaseGrant, says.LeaseRevoke)
 #: About so many bytes of keys and values stand in one line of a snapshot.
 LINE_BYTES = 65536
 Row = tuple[Blob, Blob, int, int, int, int, int]
@@ -38,6 +41,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     alarms: list[tuple[int, int]] = []
     revs: list[Row] = []
     auth: Kept | None = None
+    staged: imports.Staged | None = None
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -53,10 +57,13 @@ class Store:
         self.leases = Leases()
         self.alarms: dict[tuple[int, int], None] = {}
         self.auth = Auth()
+        self.staged: imports.Staged | None = None
 
     def evolve(self, event: Event, offset: int) -> Outcome:
         """Apply an event of this family, from the record at ``offset``."""
         try:
+            if self.alarms:
+                self._check_alarms(event.data)
             if self.auth.enabled:
                 check_event(self.auth, self.leases, event.data, event.principal)
             value = self._evolved(event.data, offset)
@@ -91,10 +98,20 @@ class Store:
                 return None
             case says.Alarm():
                 return self._alarm(data)
+            case says.ImportBegin() | says.ImportPart() | says.ImportEnd():
+                return imports.change(self, data)
             case _:
                 self.auth.change(data)
                 return None
         return DONE
+
+    def _check_alarms(self, data: Any) -> None:
+        """As etcd: full, nothing is added; corrupt, nothing is done to the keys. Raises NO_SPACE, CORRUPT."""
+        kinds = {kind for kind, _ in self.alarms}
+        if CORRUPT in kinds and isinstance(data, _OF_KEYS):
+            raise errors.CORRUPT
+        if NOSPACE in kinds and _adds(data):
+            raise errors.NO_SPACE
 
     def put(self, data: says.Put) -> Rev:
         """Raises V3Error."""
@@ -142,6 +159,11 @@ class Store:
 
     @property
     def untouched(self) -> bool:
+        return self.empty and self.staged is None
+
+    @property
+    def empty(self) -> bool:
+        """Nothing ever happened to its keys, leases, alarms and users."""
         revs = self.revs.revision == 1 and self.revs.compacted < 0
         return revs and not self.leases.by_id and not self.alarms and self.auth.untouched
 
@@ -154,6 +176,10 @@ class Store:
         yield _encoded(_Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode()))
         rows: list[Row] = []
         size = 0
+        if (staged := self.staged) is not None:
+            yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts)))
+            for number, lines in staged.lines.items():
+                yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, {number: lines})))
         for rev in revs.retained():
             rows.append((blob(rev.key), blob(rev.value), rev.create, rev.mod, rev.version, rev.lease, rev.sub))
             size += rev.size
@@ -174,6 +200,9 @@ class Store:
                 self.leases.by_id = {one[0]: Lease(*one, {}) for one in row.leases}
                 self.alarms = dict.fromkeys(row.alarms)
                 self.auth.restore(row.auth)
+            if row.staged is not None:
+                self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts)
+                self.staged.lines |= row.staged.lines
             for key, value, create, mod, version, lease, sub in row.revs:
                 revs.relink(Rev(unblob(key), unblob(value), create, mod, version, lease, sub, None))
         if head is not None:
@@ -186,6 +215,16 @@ class Store:
         for key in self.revs.live:
             if lease := newest[key].lease:
                 self.leases.attach(lease, key)
+
+
+def _adds(data: Any) -> bool:
+    match data:
+        case says.Put() | says.LeaseGrant() | says.OpPut():
+            return True
+        case says.Txn() | says.OpTxn():
+            return any(_adds(op) for op in (*data.success, *data.failure))
+        case _:
+            return False
 
 
 def _encoded(line: _Line) -> bytes:

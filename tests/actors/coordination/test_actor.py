@@ -137,6 +137,26 @@ async def test_in_a_cluster_one_is_master_and_a_drain_hands_over(members: Callab
     assert heir.cluster.election.term == term + 1
 
 
+async def test_the_master_hands_over_to_the_machine_that_an_operator_names(members: Callable[..., Member]) -> None:
+    three = [members(name) for name in "abc"]
+    await until(lambda: any(member.acting for member in three))
+    await until(lambda: all(len(member.cluster.machines) == 3 for member in three))
+    master = next(member for member in three if member.acting)
+    last = [member for member in three if member is not master][-1]
+    term = master.cluster.election.term
+    [applied] = await last.shell.submit([say(says.MasterAsked(), subject="9" * 32)], 100)
+    assert applied.outcome.code == "unknown-machine"  # type: ignore[union-attr]
+    await last.shell.submit([say(says.MasterAsked(), subject=last.setting.machine)], 100)
+    await until(lambda: last.acting)
+    assert last.cluster.election.term == term + 1
+    assert not master.acting
+    # asked of the one that is it, nothing changes
+    await last.shell.submit([say(says.MasterAsked(), subject=last.setting.machine)], 100)
+    await asyncio.sleep(0.3)
+    assert last.acting
+    assert last.cluster.election.term == term + 1
+
+
 async def test_a_master_without_progress_resigns_and_stands_no_more(members: Callable[..., Member]) -> None:
     starving, other = members("a"), members("b", control=False)
     await until(lambda: starving.acting)

@@ -166,7 +166,13 @@ def test_a_live_machine_is_not_removed():
 
 
 @pytest.mark.parametrize(
-    "data", [says.MachineRemoved(), says.MachineLabelled(metadata={"a": "b"}), says.MachineDrain(drain=True)]
+    "data",
+    [
+        says.MachineRemoved(),
+        says.MasterAsked(),
+        says.MachineLabelled(metadata={"a": "b"}),
+        says.MachineDrain(drain=True),
+    ],
 )
 def test_commands_about_strangers_are_refused_by_name(data):
     refused = Book().one(B, say(data, subject="f" * 32))

@@ -18,7 +18,7 @@ from actors.host import Host
 from actors.kv.actor import Kv, opened
 from actors.kv.port import Port
 from actors.kv.state import KvFold
-from actors.setting import Setting
+from actors.setting import Etcd, Setting
 from actors.shell import Shell
 from streams.events import log as says
 from streams.events.base import encode, say
@@ -41,7 +41,9 @@ async def founded(log: Log) -> Log:
 class Running:
     """``with Running(tmp_path) as server``: serves on ``server.port`` until the end of the block."""
 
-    def __init__(self, folder: Path, make_log: Callable[[], Awaitable[Log]] | None = None) -> None:
+    def __init__(
+        self, folder: Path, make_log: Callable[[], Awaitable[Log]] | None = None, etcd: Etcd | None = None, at: str = ""
+    ) -> None:
         self.folder = folder
         self.setting = Setting(
             machine=MACHINE,
@@ -50,7 +52,8 @@ class Running:
             folder=str(folder),
             log="memory://",
             log_id=LOG,
-            etcd_listen=["127.0.0.1:0"],
+            etcd_listen=[at or "127.0.0.1:0"],
+            etcd=etcd or Etcd(),
             name="test",
             version="0",
         )
@@ -118,6 +121,8 @@ class Running:
         finally:
             if port is not None:
                 await port.close()
+            if self.setting.etcd.tls:
+                await asyncio.sleep(0.1)  # handshakes under way end when their clients have left
             for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

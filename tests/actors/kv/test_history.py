@@ -51,6 +51,14 @@ def test_the_changes_alone_make_the_files_that_there_are(records: list[list[Even
     assert files == {name: file.value for name, file in fold.store.files.items()}
 
 
+def test_a_retry_is_no_second_change() -> None:
+    put = say(says.Append("/a/q", "one"), client="c", sequence=1)
+    fold, seen = applied([put], [say(says.Delete("/a", recursive=True))], [put])
+    told = [made[1] for one in seen if (made := history.change(one)) is not None]
+    assert told == ["create", "delete"]
+    assert fold.store.files == {}
+
+
 def test_a_change_is_told_with_what_was_there_before_and_who_made_it() -> None:
     _, seen = applied(
         [say(says.Put("/a/b", "one"), principal="uid:0", correlation="c"), say(says.Set("/a/b", "no", prev_value="x"))],

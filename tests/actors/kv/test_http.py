@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -276,10 +277,32 @@ def test_the_small_pages(server: Running) -> None:
     [member] = json.loads(pages["/v2/members"][2])["members"]
     assert member["clientURLs"] == [f"http://127.0.0.1:{server.port}"]
     assert json.loads(client.raw("GET", "/v2/members/leader")[2]) == member
-    assert client.raw("POST", "/v2/members", b"{}")[0] == 403
+    assert client.raw("POST", "/v2/members", b"{}")[0] == 415
     assert json.loads(client.raw("GET", "/v2/stats/self")[2])["state"] == "StateLeader"
     assert json.loads(client.raw("GET", "/v2/stats/leader")[2])["leader"] == member["id"]
     before = json.loads(client.raw("GET", "/v2/stats/store")[2])["createSuccess"]
     client.ask("POST", "/stats", "value=1")
     assert json.loads(client.raw("GET", "/v2/stats/store")[2])["createSuccess"] == before + 1
+    client.close()
+
+
+def test_members_are_added_changed_and_removed(server: Running) -> None:
+    client = Client(server.port)
+    kind = {"Content-Type": "application/json"}
+
+    def ask(method: str, rest: str = "", body: bytes = b"") -> tuple[int, Any]:
+        status, _, content = client.raw(method, "/v2/members" + rest, body, kind)
+        return status, json.loads(content) if content else {}
+
+    status, added = ask("POST", "", b'{"peerURLs":["http://10.0.0.9:2380"]}')
+    assert (status, added["name"], added["clientURLs"]) == (201, "", [])
+    assert added["id"] in [one["id"] for one in ask("GET")[1]["members"]]
+    assert ask("POST", "", b'{"peerURLs":["http://10.0.0.9:2380"]}')[0] == 409
+    assert ask("POST", "", b'{"peerURLs":["nonsense"]}')[0] == 400
+    assert ask("POST", "", b"{")[0] == 400
+    assert ask("PUT", f"/{added['id']}", b'{"peerURLs":["http://10.0.0.9:2390"]}')[0] == 204
+    assert ask("PUT", "/zz", b"{}") == (404, {"message": "No such member: zz"})
+    assert ask("DELETE", f"/{added['id']}")[0] == 204
+    assert ask("DELETE", f"/{added['id']}") == (410, {"message": f"Member permanently removed: {added['id']}"})
+    assert ask("DELETE", "/abc")[0] == 404
     client.close()

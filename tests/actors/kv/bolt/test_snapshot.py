@@ -101,10 +101,10 @@ def test_an_empty_store_has_all_buckets(tmp_path: Path) -> None:
 
 def test_alarms_and_counted_leases(tmp_path: Path) -> None:
     ours = Ours()
-    ours.say(says.Alarm(on=True, kind=1, member=1 << 63))
-    ours.say(says.Alarm(on=True, kind=2, member=5))
     for lease in (1, 2, 3):
         ours.say(says.LeaseGrant(lease, 60))
+    ours.say(says.Alarm(on=True, kind=1, member=1 << 63))
+    ours.say(says.Alarm(on=True, kind=2, member=5))
     ours.store.leases.by_id[2].left_ms = 12_900
     ours.store.leases.by_id[3].left_ms = 0
     with read(save(tmp_path / "snapshot", ours.store)) as snapshot:

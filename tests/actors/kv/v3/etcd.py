@@ -22,6 +22,7 @@ from actors.kv.v3.txn import Deleted, TxnDone
 from streams.events import kv3 as says
 from streams.events.base import Data, decode, encode, say, unblob
 from streams.outcomes import Rejected
+from tests import needs
 
 Json = dict[str, Any]
 
@@ -40,7 +41,7 @@ class Etcd:
         flags += [f"--initial-cluster=default={peers}", "--unsafe-no-fsync"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
         self._process = subprocess.Popen(
-            ["etcd", *flags], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [needs.program("etcd"), *flags], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         #: HashKV has no path of its own at 3.4's gateway
         self._channel = grpc.insecure_channel(f"127.0.0.1:{client}")

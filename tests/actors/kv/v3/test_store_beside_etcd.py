@@ -5,7 +5,6 @@ ignore_value) is not the store's and is not asked here.
 """
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,8 +93,7 @@ step = st.one_of(put, leased, leased, keep, pages, delete, txn, grant, revoke, r
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    if shutil.which("etcd") is None:
-        needs.missing("etcd (Debian's etcd-server)")
+    needs.program("etcd")
     with Etcd(tmp_path_factory.mktemp("etcd")) as running:
         yield running
 

@@ -1,0 +1,67 @@
+"""A store that comes from elsewhere, in parts: nothing of it is there before all of it is. Pure."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streams.events import kv3 as says
+from streams.outcomes import DONE, Outcome, Rejected
+
+if TYPE_CHECKING:
+    from actors.kv.v3.store import Store
+
+#: Parts are a few hundred KiB: a store of 16 GiB has fewer.
+PARTS_MAX = 65536
+NOT_EMPTY = Rejected("v3-import.not-empty", "the store isn't empty: import into a new cluster, or another log")
+OTHER = Rejected("v3-import.not-begun", "this import was not begun, or another one was begun since; begin it again")
+
+
+class Staged(msgspec.Struct):
+    """An import that has begun. ``lines`` by number of the part."""
+
+    id: str
+    parts: int
+    lines: dict[int, str] = {}
+
+
+def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.ImportEnd) -> Outcome:
+    """Take a step. A step that is refused changes nothing but an import that can't end any more, which is dropped."""
+    if not store.empty:
+        store.staged = None
+        return NOT_EMPTY
+    match data:
+        case says.ImportBegin():
+            if not 0 < data.parts <= PARTS_MAX:
+                return Rejected("v3-import.parts", f"{data.parts} parts; from 1 to {PARTS_MAX} can be")
+            store.staged = Staged(data.id, data.parts)
+            return DONE
+        case says.ImportPart():
+            return _part(store.staged, data)
+        case _:
+            return _end(store, data)
+
+
+def _part(staged: Staged | None, data: says.ImportPart) -> Outcome:
+    if staged is None or staged.id != data.id:
+        return OTHER
+    if not 0 <= data.number < staged.parts:
+        return Rejected("v3-import.part", f"part {data.number} of {staged.parts}")
+    staged.lines[data.number] = data.lines
+    return DONE
+
+
+def _end(store: "Store", data: says.ImportEnd) -> Outcome:
+    staged = store.staged
+    if staged is None or staged.id != data.id:
+        return OTHER
+    missing = [number for number in range(staged.parts) if number not in staged.lines]
+    if missing:
+        return Rejected("v3-import.incomplete", f"{len(missing)} of {staged.parts} parts aren't there: {missing[:10]}")
+    lines = [line for number in range(staged.parts) for line in staged.lines[number].encode().split(b"\n") if line]
+    store.staged = None
+    try:
+        type(store)().restore(lines)  # whether it can be: a store that is half there would be worse than none
+    except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        return Rejected("v3-import.damaged", f"the parts make no store: {error}")
+    store.restore(lines)
+    return DONE

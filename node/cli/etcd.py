@@ -1,0 +1,93 @@
+"""``corelog etcd``, also linked as ``etcd``: starts a node by etcd's flags, ``ETCD_*`` or ``--config-file``."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from actors.kv.rpc.maintenance import VERSION
+from node import etcdflags
+from node.config import Config, ConfigError, load
+
+_HELP = """\
+Usage:
+
+  etcd [flags]
+    Start a node that serves etcd's clients. Settings come from flags, then from ETCD_* variables.
+
+  etcd --config-file FILE
+    They come from a YAML or JSON file alone.
+
+  etcd --version
+  etcd --help
+
+CORELOG_* variables set what etcd doesn't know: CORELOG_LOG=kafka://host:port,... is the log that several members
+share (it takes the place of --initial-cluster), CORELOG_GATEWAY_LISTEN opens corelog's own HTTP API.
+
+Flags (with one dash or two, --name=value or --name value):
+"""
+
+
+def etcd(argv: Sequence[str]) -> int:
+    """Run the node. Raises what ``node.daemon.up`` raises, FlagError and ConfigError."""
+    words = [word.lstrip("-") for word in argv if word.startswith("-")]
+    if "help" in words or "h" in words:
+        print(_HELP + "\n".join(f"  --{name}" for name in sorted({*etcdflags.SERVING, *etcdflags.NODE})))
+        print("\nAll others of etcd's are taken and have no effect here: " + " ".join(_without_effect()))
+        return 0
+    if "version" in words:
+        print(f"etcd Version: {VERSION}\ncorelog Version: {_version()}")
+        return 0
+    if argv and not argv[0].startswith("-"):
+        raise etcdflags.FlagError(f"{argv[0]!r} is not a valid flag; corelog etcd starts a server only")
+    asked = etcdflags.gather(argv, os.environ)
+    config = made(asked, os.environ)
+    for warning in asked.warnings:
+        print(f"etcd: {warning}", file=sys.stderr)
+    from node.daemon import up
+
+    return up(config)
+
+
+def made(asked: etcdflags.Asked, environ: Any) -> Config:
+    """The node's settings. Raises ConfigError, FlagError."""
+    node = asked.node
+    name = node.get("name", "default")
+    flags: dict[str, Any] = {
+        "name": name,
+        "data": node.get("data-dir") or f"{name}.etcd",
+        "etcd_listen": node.get("listen-client-urls", "http://localhost:2379"),
+        "etcd": dict(asked.serving),
+    }
+    if "CORELOG_GATEWAY_LISTEN" not in environ:
+        flags["gateway_listen"] = "none"
+    if node.get("discovery"):
+        flags["discovery"] = node["discovery"]
+    if not node.get("discovery") and not environ.get("CORELOG_LOG"):
+        others = etcdflags.members(node.get("initial-cluster", ""))
+        if len(others) > 1:
+            raise etcdflags.FlagError(
+                f"--initial-cluster names {len(others)} members, which need one log: set CORELOG_LOG="
+                f"kafka://HOST:PORT,... for each of them"
+            )
+    try:
+        return load(None, environ, flags)
+    except ConfigError as error:
+        raise etcdflags.FlagError(str(error)) from error
+
+
+def _without_effect() -> list[str]:
+    return sorted(etcdflags.KNOWN - set(etcdflags.SERVING) - set(etcdflags.NODE))
+
+
+def _version() -> str:
+    from node.daemon import version
+
+    return version()
+
+
+def main() -> None:
+    """The program ``etcd``."""
+    from node.cli.main import main as corelog
+
+    corelog(["etcd", *sys.argv[1:]])

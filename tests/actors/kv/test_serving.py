@@ -1,0 +1,362 @@
+"""The port as etcd's flags ask for it: TLS and certificates, users by certificate, JWT, quota, limits, listeners."""
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from actors.kv import places
+from actors.kv.certificates import CertificateError, check, named, openssl_name
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc.jwts import Jwts
+from actors.setting import Etcd
+from tests.actors.kv import pki
+from tests.actors.kv.pki import Authority
+from tests.actors.kv.server import Client, Running, free_port
+
+
+class Grpc:
+    """Calls by name: ``ask("KV/Put", request, response type)``."""
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
+
+    def ask(self, path: str, request: Any, told: Any, token: str = "") -> Any:
+        call = self.channel.unary_unary(f"/etcdserverpb.{path}", type(request).SerializeToString, told.FromString)
+        return call(request, timeout=10, metadata=[("token", token)] if token else None)
+
+    def put(self, key: bytes, value: bytes = b"v", token: str = "") -> Any:
+        return self.ask("KV/Put", pb.PutRequest(key=key, value=value), pb.PutResponse, token)
+
+    def get(self, key: bytes, token: str = "") -> Any:
+        return self.ask("KV/Range", pb.RangeRequest(key=key), pb.RangeResponse, token)
+
+
+@contextmanager
+def client(server: Running, credentials: grpc.ChannelCredentials | None = None) -> Iterator[Grpc]:
+    made = Grpc(f"localhost:{server.port}" if credentials else f"127.0.0.1:{server.port}", credentials)
+    try:
+        yield made
+    finally:
+        made.channel.close()
+
+
+def refused(code: grpc.StatusCode, words: str, call: Any, *args: Any) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        call(*args)
+    assert (error.value.code(), words in error.value.details()) == (code, True), error.value
+
+
+def credentials(ca: Authority, pair: tuple[str, str, int] | None = None) -> grpc.ChannelCredentials:
+    key, cert = (Path(pair[1]).read_bytes(), Path(pair[0]).read_bytes()) if pair else (None, None)
+    return grpc.ssl_channel_credentials(ca.file.read_bytes(), key, cert)
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_both_protocols_over_tls_told_by_alpn_or_first_bytes(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    with Running(tmp_path / "n", etcd=Etcd(cert_file=cert, key_file=key), at="https://127.0.0.1:0") as server:
+        with client(server, credentials(ca)) as etcd:
+            etcd.put(b"k")
+            assert etcd.get(b"k").kvs[0].value == b"v"
+        assert _http(server.port, ca, ["http/1.1"]) == ("http/1.1", b"HTTP/1.1 200 OK")
+        assert _http(server.port, ca, []) == (None, b"HTTP/1.1 200 OK")
+        assert server.kv_port.urls == [f"https://127.0.0.1:{server.port}"]
+        # who speaks plainly to it is cut off, and nobody else is
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain:
+            plain.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" not in _all(plain)
+        assert _http(server.port, ca, [])[1] == b"HTTP/1.1 200 OK"
+
+
+def _http(port: int, ca: Authority, protocols: list[str]) -> tuple[str | None, bytes]:
+    context = ssl.create_default_context(cafile=str(ca.file))
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname="127.0.0.1") as tls,
+    ):
+        tls.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        return tls.selected_alpn_protocol(), tls.recv(4096).partition(b"\r\n")[0]
+
+
+def _all(connection: socket.socket) -> bytes:
+    out = b""
+    try:
+        while piece := connection.recv(4096):
+            out += piece
+    except ConnectionResetError:
+        pass
+    return out
+
+
+def test_a_replaced_certificate_is_served_at_once_and_a_broken_one_never(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, first = ca.sign("server")
+    with Running(tmp_path / "n", etcd=Etcd(cert_file=cert, key_file=key), at="https://127.0.0.1:0") as server:
+        assert _serial(server.port) == first
+        assert _serial(server.port, "localhost") == first
+        time.sleep(0.01)
+        _, _, second = ca.sign("server")
+        assert _serial(server.port) == second
+        assert _serial(server.port, "localhost") == second
+        Path(cert).write_text("-----BEGIN CERTIFICATE-----\nhalf")
+        assert _serial(server.port) == second
+        _, _, third = ca.sign("server")
+        assert _serial(server.port) == third
+
+
+def _serial(port: int, name: str | None = None) -> int:
+    """Of the certificate shown, with and without the client naming a host."""
+    from cryptography import x509
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname=name) as tls,
+    ):
+        shown = tls.getpeercert(True)
+        assert shown is not None
+        return x509.load_der_x509_certificate(shown).serial_number
+
+
+def test_clients_must_show_a_certificate_that_is_good(tmp_path: Path) -> None:
+    ca, other_folder = Authority(tmp_path), tmp_path / "other"
+    other_folder.mkdir()
+    other = Authority(other_folder)
+    cert, key, _ = ca.sign("server")
+    good, bad, stranger = ca.sign("good"), ca.sign("bad"), other.sign("good")
+    elsewhere = ca.sign("elsewhere", host="elsewhere.example")
+    etcd = Etcd(
+        cert_file=cert,
+        key_file=key,
+        trusted_ca_file=str(ca.file),
+        client_crl_file=ca.revoke(bad[2]),
+        client_cert_allowed_hostname=["localhost"],
+    )
+    with Running(tmp_path / "n", etcd=etcd, at="https://127.0.0.1:0") as server:
+        with client(server, credentials(ca, good)) as accepted:
+            accepted.put(b"k")
+        for shown in (None, bad, stranger, elsewhere):
+            with client(server, credentials(ca, shown)) as rejected:
+                refused(grpc.StatusCode.UNAVAILABLE, "", rejected.put, b"k")
+        with client(server, credentials(ca, good)) as accepted:
+            assert accepted.get(b"k").kvs[0].version == 1
+
+
+def test_a_certificate_of_its_own_making(tmp_path: Path) -> None:
+    with Running(tmp_path / "n", etcd=Etcd(auto_tls=True), at="https://127.0.0.1:0") as server:
+        made = _serial(server.port)
+        assert os.stat(tmp_path / "n" / "tls" / "key.pem").st_mode & 0o777 == 0o600
+    with Running(tmp_path / "n", etcd=Etcd(auto_tls=True), at="https://127.0.0.1:0") as server:
+        assert _serial(server.port) == made
+
+
+def test_what_can_not_be_served_is_said_before_anything_starts(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    _, other_key, _ = ca.sign("other")
+    junk = tmp_path / "junk"
+    junk.write_text("junk")
+    check(Etcd(cert_file=cert, key_file=key, cipher_suites=["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]))
+    for wrong, words in (
+        (Etcd(cert_file=cert, key_file=other_key), "or no pair"),
+        (Etcd(cert_file=str(junk), key_file=key), "junk and"),
+        (Etcd(cert_file=cert, key_file=key, trusted_ca_file=str(junk)), "junk"),
+        (Etcd(cert_file=cert), "no key-file"),
+    ):
+        with pytest.raises(CertificateError, match=words):
+            check(wrong)
+
+
+def test_names() -> None:
+    assert openssl_name("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256") == "ECDHE-RSA-AES128-GCM-SHA256"
+    assert openssl_name("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256") == "ECDHE-RSA-CHACHA20-POLY1305"
+    assert openssl_name("TLS_RSA_WITH_AES_128_CBC_SHA") == "AES128-SHA"
+    wild = {"subjectAltName": (("DNS", "*.example.org"),)}
+    assert named(wild, ["a.example.org"])
+    assert not named(wild, ["example.org"])
+
+
+# -- who asks -------------------------------------------------------------------------------------------------------
+
+
+def enabled(etcd: Grpc) -> None:
+    """root, and ``ann`` who may do anything with what begins with a."""
+    for user, password in (("root", "r"), ("ann", "a")):
+        etcd.ask("Auth/UserAdd", pb.AuthUserAddRequest(name=user, password=password), pb.AuthUserAddResponse)
+    for role in ("root", "as"):
+        etcd.ask("Auth/RoleAdd", pb.AuthRoleAddRequest(name=role), pb.AuthRoleAddResponse)
+    grant = pb.AuthRoleGrantPermissionRequest(name="as")
+    grant.perm.permType, grant.perm.key, grant.perm.range_end = 2, b"a", b"b"
+    etcd.ask("Auth/RoleGrantPermission", grant, pb.AuthRoleGrantPermissionResponse)
+    for user, role in (("root", "root"), ("ann", "as")):
+        etcd.ask("Auth/UserGrantRole", pb.AuthUserGrantRoleRequest(user=user, role=role), pb.AuthUserGrantRoleResponse)
+    etcd.ask("Auth/AuthEnable", pb.AuthEnableRequest(), pb.AuthEnableResponse)
+
+
+def test_users_by_the_common_name_of_their_certificate(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    etcd = Etcd(cert_file=cert, key_file=key, trusted_ca_file=str(ca.file), client_cert_auth=True, bcrypt_cost=4)
+    with (
+        Running(tmp_path / "n", etcd=etcd, at="https://127.0.0.1:0") as server,
+        client(server, credentials(ca, ca.sign("ann"))) as ann,
+        client(server, credentials(ca, ca.sign("nobody"))) as nobody,
+    ):
+        enabled(ann)
+        ann.put(b"a1")
+        refused(grpc.StatusCode.PERMISSION_DENIED, "permission denied", ann.put, b"b1")
+        refused(grpc.StatusCode.PERMISSION_DENIED, "permission denied", nobody.put, b"a1")
+        # a token is who the caller is, whatever the certificate says
+        ask = pb.AuthenticateRequest(name="root", password="r")
+        token = ann.ask("Auth/Authenticate", ask, pb.AuthenticateResponse).token
+        nobody.put(b"b1", token=token)
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "jwt.key").write_bytes(pki.pem(key))
+    (tmp_path / "jwt.pub").write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return f"jwt,sign-method=ES256,priv-key={tmp_path}/jwt.key,pub-key={tmp_path}/jwt.pub,ttl=1h"
+
+
+def test_json_web_tokens(tmp_path: Path, signing: str) -> None:
+    with Running(tmp_path / "n", etcd=Etcd(auth_token=signing, bcrypt_cost=4)) as server, client(server) as etcd:
+        enabled(etcd)
+        ask = pb.AuthenticateRequest(name="ann", password="a")
+        token = etcd.ask("Auth/Authenticate", ask, pb.AuthenticateResponse).token
+        assert token.count(".") == 2
+        etcd.put(b"a1", token=token)
+        refused(grpc.StatusCode.PERMISSION_DENIED, "permission denied", etcd.put, b"b1", b"v", token)
+        head, body, signature = token.split(".")
+        forged = f"{head}.{body}.{signature[::-1]}"
+        refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", forged)
+        late = Jwts(signing.replace("ttl=1h", "ttl=1ms")).sign("root", 1)
+        time.sleep(1.1)
+        refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", late)
+        old = Jwts(signing).sign("ann", 1)
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "revision of auth store is old", etcd.put, b"a1", b"v", old)
+        # nothing of it is on the log
+        assert not server.fold.v3.auth.tokens
+
+
+def test_a_node_with_the_public_key_only_checks(tmp_path: Path, signing: str) -> None:
+    public = f"jwt,sign-method=ES256,pub-key={tmp_path}/jwt.pub"
+    with Running(tmp_path / "n", etcd=Etcd(auth_token=public, bcrypt_cost=4)) as server, client(server) as etcd:
+        enabled(etcd)
+        ask = pb.AuthenticateRequest(name="ann", password="a")
+        refused(grpc.StatusCode.UNKNOWN, "verify-only key", etcd.ask, "Auth/Authenticate", ask, pb.AuthenticateResponse)
+        etcd.put(b"a1", token=Jwts(signing).sign("ann", server.fold.v3.auth.revision))
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_quota_raises_the_alarm_and_deletes_still_pass(tmp_path: Path) -> None:
+    nospace = grpc.StatusCode.RESOURCE_EXHAUSTED, "mvcc: database space exceeded"
+    with Running(tmp_path / "n", etcd=Etcd(quota_backend_bytes=10_000)) as server, client(server) as etcd:
+        etcd.put(b"a", b"v" * 8000)
+        refused(*nospace, etcd.put, b"b", b"v" * 8000)
+        listed = etcd.ask("Maintenance/Alarm", pb.AlarmRequest(), pb.AlarmResponse).alarms
+        assert [(one.alarm, one.memberID) for one in listed] == [(pb.NOSPACE, int("5e" * 8, 16))]
+        # while it is on even a small one is refused, in a transaction, too; so are leases
+        refused(*nospace, etcd.put, b"b")
+        txn = pb.TxnRequest(failure=[pb.RequestOp(request_put=pb.PutRequest(key=b"c"))])
+        refused(*nospace, etcd.ask, "KV/Txn", txn, pb.TxnResponse)
+        refused(*nospace, etcd.ask, "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=60), pb.LeaseGrantResponse)
+        page = Client(server.port)
+        assert page.raw("GET", "/health")[0] == 503
+        page.close()
+        assert etcd.get(b"a").count == 1
+        gone = etcd.ask("KV/DeleteRange", pb.DeleteRangeRequest(key=b"a"), pb.DeleteRangeResponse)
+        compact = pb.CompactionRequest(revision=gone.header.revision)
+        etcd.ask("KV/Compact", compact, pb.CompactionResponse)
+        etcd.ask("Maintenance/Defragment", pb.DefragmentRequest(), pb.DefragmentResponse)
+        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
+        etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
+        etcd.put(b"b")
+
+
+def test_a_corrupt_store_serves_no_keys(tmp_path: Path) -> None:
+    corrupt = grpc.StatusCode.DATA_LOSS, "corrupt cluster"
+    with Running(tmp_path / "n") as server, client(server) as etcd:
+        etcd.put(b"a")
+        on = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.CORRUPT, memberID=1)
+        etcd.ask("Maintenance/Alarm", on, pb.AlarmResponse)
+        refused(*corrupt, etcd.put, b"a")
+        refused(*corrupt, etcd.get, b"a")
+        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.CORRUPT, memberID=1)
+        etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
+        assert etcd.get(b"a").count == 1
+
+
+def test_limits_are_those_of_the_flags(tmp_path: Path) -> None:
+    with Running(tmp_path / "n", etcd=Etcd(max_txn_ops=2, max_request_bytes=1000)) as server, client(server) as etcd:
+        ops = [pb.RequestOp(request_put=pb.PutRequest(key=b"%d" % number)) for number in range(3)]
+        many = grpc.StatusCode.INVALID_ARGUMENT, "too many operations in txn request"
+        refused(*many, etcd.ask, "KV/Txn", pb.TxnRequest(success=ops), pb.TxnResponse)
+        etcd.ask("KV/Txn", pb.TxnRequest(success=ops[:2]), pb.TxnResponse)
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "request is too large", etcd.put, b"k", b"v" * 1000)
+
+
+# -- listeners ------------------------------------------------------------------------------------------------------
+
+
+def test_listeners_serve_what_they_are_for(tmp_path: Path) -> None:
+    http, metrics = free_port(), free_port()
+    etcd = Etcd(
+        listen_client_http_urls=[f"http://127.0.0.1:{http}"], listen_metrics_urls=[f"http://127.0.0.1:{metrics}"]
+    )
+    with Running(tmp_path / "n", etcd=etcd) as server:
+        with client(server) as grpc_only:
+            grpc_only.put(b"k")
+        for port, pages in ((http, {"/version": 200, "/v2/keys/": 200}), (metrics, {"/health": 200, "/version": 404})):
+            page = Client(port)
+            assert {path: page.raw("GET", path)[0] for path in pages} == pages
+            page.close()
+            other = Grpc(f"127.0.0.1:{port}")
+            refused(grpc.StatusCode.UNAVAILABLE, "", other.put, b"k")
+            other.channel.close()
+        with pytest.raises(OSError):
+            Client(server.port).raw("GET", "/version")
+        assert server.kv_port.urls == [f"http://127.0.0.1:{server.port}"]
+
+
+def test_a_unix_socket_and_another_host_than_those_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "etcd.sock"
+    etcd = Etcd(listen_client_http_urls=[f"unix://{path}"], host_whitelist=["known.example"])
+    with Running(tmp_path / "n", etcd=etcd):
+        for host, status in (("known.example", b"200"), ("known.example:2379", b"200"), ("rebound.example", b"403")):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(f"GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                assert _all(connection).split(b" ")[1] == status
+
+
+@pytest.mark.parametrize("text", ["", "http://", "ftp://a:1", "http://a", "http://a:x", "http://a:1/path", "unix://"])
+def test_no_place_to_listen_at(text: str) -> None:
+    with pytest.raises(ValueError):
+        places.parse(text)
+
+
+def test_places() -> None:
+    assert places.parse("[::1]:2379", tls=True) == places.Place("https", "::1", 2379, "")
+    assert places.parse("unixs://etcd.sock").tls

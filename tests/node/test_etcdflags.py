@@ -1,0 +1,174 @@
+"""etcd's flags, variables and file: what is taken, what is warned of, what is refused, and where it stood."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node import etcdflags
+from node.cli.etcd import made
+from node.etcdflags import FlagError, gather, parse_file, read_flags, serving
+
+
+def test_both_dashes_and_both_ways_to_give_a_value() -> None:
+    found = read_flags(["-name", "a", "--data-dir=d", "--client-cert-auth", "--auto-tls=false", "-name=b"])
+    assert [(one.name, one.text) for one in found] == [
+        ("name", "a"),
+        ("data-dir", "d"),
+        ("client-cert-auth", "true"),
+        ("auto-tls", "false"),
+        ("name", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--nam", "x"], "flag provided but not defined: -nam; did you mean name?"),
+        (["--name"], "flag needs an argument: -name"),
+        (["serve"], "'serve' is not a valid flag"),
+        (["--listen-client-urls", "127.0.0.1:2379"], "--listen-client-urls: '127.0.0.1:2379': URL scheme must be"),
+        (["--listen-client-urls", "http://127.0.0.1"], "no address to listen on"),
+        (["--bcrypt-cost", "3"], "--bcrypt-cost: the cost of bcrypt is between 4 and 31"),
+        (["--max-txn-ops=many"], "--max-txn-ops: 'many' is no whole number"),
+        (["--client-cert-auth=maybe"], "neither true nor false"),
+        (["--auto-compaction-retention", "soon"], "no duration"),
+        (["--auth-token", "paper"], "'paper' is no kind of token"),
+        (["--auth-token", "jwt,sign-method=RS256"], "jwt needs priv-key=FILE"),
+        (["--tls-min-version", "SSL3"], "none of TLS1.2, TLS1.3"),
+    ],
+)
+def test_what_is_wrong_names_the_flag(argv: list[str], words: str) -> None:
+    with pytest.raises(FlagError) as refused:
+        gather(argv, {})
+    assert words in str(refused.value)
+    assert refused.value.exit_code == 2
+
+
+def test_flags_win_over_variables_and_what_has_no_meaning_is_warned_of() -> None:
+    asked = gather(
+        ["--name", "flag", "--snapshot-count", "5"],
+        {"ETCD_NAME": "variable", "ETCD_QUOTA_BACKEND_BYTES": "1000", "ETCD_PORT": "tcp://10.0.0.1", "HOME": "/"},
+    )
+    assert asked.node == {"name": "flag"}
+    assert serving(asked.serving).quota_backend_bytes == 1000
+    assert asked.warnings == [
+        "ETCD_PORT is no setting of etcd's",
+        "--snapshot-count: without effect here: the log does this part's work",
+    ]
+
+
+FILE = """\
+name: 'n1'
+data-dir: /var/lib/etcd
+listen-client-urls: http://127.0.0.1:2379,http://127.0.0.1:2380
+quota-backend-bytes: 0
+watch-progress-notify-interval: 600000000000
+client-transport-security:
+  cert-file: c.pem
+  client-cert-auth: true
+peer-transport-security:
+  cert-file: p.pem
+discovery:
+cipher-suites: [
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+]
+"""
+
+
+def test_a_file_stands_for_all_of_flags_and_variables(tmp_path: Path) -> None:
+    file = tmp_path / "etcd.yml"
+    file.write_text(FILE)
+    asked = gather(["--config-file", str(file), "--name", "other"], {"ETCD_DATA_DIR": "elsewhere"})
+    assert asked.node["name"] == "n1"
+    assert asked.node["data-dir"] == "/var/lib/etcd"
+    found = serving(asked.serving)
+    assert found.cert_file == "c.pem"
+    assert found.client_cert_auth
+    assert found.watch_progress_notify_interval_s == 600
+    assert len(found.cipher_suites) == 2
+    assert any("without effect: the log" in one or "have no effect" in one for one in asked.warnings)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("name: a\nnmae: b\n", "f:2: unknown key 'nmae'; did you mean name?"),
+        ("name: {a: b}\n", "f:1: name is a text, a number or a list of texts"),
+        ("- a\n", "f:1: a mapping of settings is wanted"),
+        ("name: [\n", "f: not YAML"),
+        ("client-transport-security:\n  cert: x\n", "f:2: unknown key 'cert'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_names_the_line(source: str, words: str) -> None:
+    with pytest.raises(FlagError, match=words.replace("[", r"\[")[:30]) as refused:
+        parse_file(source, "f")
+    assert words in str(refused.value)
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
+def test_no_file_is_worse_than_refused(source: str) -> None:
+    try:
+        parse_file(source, "f")
+    except FlagError as refused:
+        assert str(refused).startswith("f")
+
+
+@given(
+    st.lists(st.sampled_from(["--name", "-name=x", "--", "-", "=", "--auto-tls", "--auto-tls=x", "x", "--=a", "-\n"]))
+)
+def test_no_line_of_flags_is_worse_than_refused(argv: list[str]) -> None:
+    try:
+        gather(argv, {})
+    except FlagError as refused:
+        assert str(refused)
+
+
+def test_every_flag_that_etcd_names_is_known() -> None:
+    """Help of 3.7 and of 3.5, names only."""
+    assert len(etcdflags.KNOWN) > 140
+    for name in ("listen-peer-urls", "experimental-initial-corrupt-check", "enable-v2", "cors", "feature-gates"):
+        assert name in etcdflags.KNOWN
+
+
+def test_the_node_that_comes_of_it(tmp_path: Path) -> None:
+    config = made(gather(["-name", "a", "-data-dir", str(tmp_path)], {}), {})
+    assert (config.name, config.folder, config.etcd_listen) == ("a", tmp_path, ["http://localhost:2379"])
+    assert config.gateway_listen == []
+    assert config.etcd_urls == ["http://localhost:2379"]
+    assert made(gather([], {}), {"CORELOG_GATEWAY_LISTEN": "127.0.0.1:1"}).gateway_listen == ["127.0.0.1:1"]
+
+
+def test_members_need_one_log() -> None:
+    members = "a=http://127.0.0.1:1,b=http://127.0.0.1:2"
+    with pytest.raises(FlagError, match="2 members, which need one log: set CORELOG_LOG"):
+        made(gather(["--initial-cluster", members], {}), {})
+    config = made(gather(["--initial-cluster", members], {}), {"CORELOG_LOG": "kafka://127.0.0.1:9"})
+    assert not config.alone
+    with pytest.raises(FlagError, match="'b' is no member"):
+        made(gather(["--initial-cluster", "a=http://x,b"], {}), {})
+
+
+def test_https_needs_a_certificate(tmp_path: Path) -> None:
+    with pytest.raises(FlagError, match="https needs cert-file and key-file"):
+        made(gather(["--listen-client-urls", "https://127.0.0.1:1"], {}), {})
+    with pytest.raises(FlagError, match=r"nowhere\.pem and .*: No such file"):
+        made(gather(["--cert-file", "nowhere.pem", "--key-file", "k.pem"], {}), {})
+    with pytest.raises(FlagError, match="no key-file"):
+        made(gather(["--cert-file", "nowhere.pem"], {}), {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept", "expected"),
+    [("periodic", "12", 43200), ("periodic", "90m", 5400), ("revision", "1000", 1000), ("periodic", "0", 0)],
+)
+def test_retention(mode: str, kept: str, expected: float) -> None:
+    given = {"auto-compaction-mode": mode, "auto-compaction-retention": kept}
+    assert serving(given).auto_compaction_retention == expected
+
+
+def test_retention_by_revision_is_a_number() -> None:
+    with pytest.raises(ValueError, match="no number of revisions"):
+        serving({"auto-compaction-mode": "revision", "auto-compaction-retention": "5m"})
