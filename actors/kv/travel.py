@@ -100,18 +100,15 @@ class Traveller:
         if revision < 1:
             raise BadInstant(f"r{revision}: the first revision is 1, of the empty store")
         marks = await asyncio.to_thread(self._marks)
-        for mark in reversed(marks):
-            if mark.compacted <= revision <= mark.revision:
-                replica = await asyncio.to_thread(snapshots.load, mark.path, KvFold)
-                return View(_fold(replica).v3.revs, revision, -1)
+        replica = await self._loaded(one for one in marks if one.compacted <= revision <= one.revision)
+        if replica is not None:
+            return View(_fold(replica).v3.revs, revision, -1)
         first = await self._log.first()
-        before = [mark for mark in marks if mark.revision < revision and mark.offset + 1 >= first]
-        if before:
-            replica = await asyncio.to_thread(snapshots.load, before[-1].path, KvFold)
-        elif first == 0:
+        replica = await self._loaded(one for one in marks if one.revision < revision and one.offset + 1 >= first)
+        if replica is None and first == 0:
             replica = Replica(KvFold())
-        else:
-            oldest = f"; revisions from {marks[0].compacted} on are known" if marks else ""
+        if replica is None:
+            oldest = f"; revisions from {max(marks[0].compacted, 1)} on are known" if marks else ""
             raise LogTruncated(f"revision {revision} was compacted, and the log of that time was trimmed{oldest}")
         return await self._walked(replica, revision)
 
@@ -138,6 +135,15 @@ class Traveller:
                 await asyncio.sleep(0)
         if revs.revision < revision:
             raise BadInstant(f"revision {revision} lies ahead: the store is at revision {revs.revision}")
+
+    async def _loaded(self, marks: Iterable[Mark]) -> Replica | None:
+        """The newest that can be; one that is damaged, or was deleted meanwhile, is passed over."""
+        for mark in reversed(list(marks)):
+            try:
+                return await asyncio.to_thread(snapshots.load, mark.path, KvFold)
+            except (snapshots.DamagedSnapshot, FileNotFoundError):
+                continue
+        return None
 
     def _marks(self) -> list[Mark]:
         """Of the snapshots kept, oldest first; damaged ones are passed over."""
@@ -177,17 +183,21 @@ class Traveller:
         if isinstance(upto, AtRevision):
             await self._on(start, upto.revision, show)
             return View(revs, upto.revision, start.offset)
+        if (isinstance(upto, Position) and upto.offset <= start.offset) or (
+            isinstance(upto, int) and upto < start.log.time_ms
+        ):
+            raise LogTruncated(
+                f"what is kept of the log goes on from record {start.offset}, which is behind that moment"
+            )
         await state_at(self._log, KvFold, upto, start=start, seen=show)
         return View(revs, revs.revision, start.offset)
 
     async def _before(self, revision: int) -> Replica:
         """The newest snapshot that has nothing above a revision, else the beginning of what is kept."""
-        first = await self._log.first()
-        marks = [
-            one for one in await asyncio.to_thread(self._marks) if one.revision <= revision and one.offset + 1 >= first
-        ]
-        if marks:
-            return await asyncio.to_thread(snapshots.load, marks[-1].path, KvFold)
+        first, marks = await self._log.first(), await asyncio.to_thread(self._marks)
+        replica = await self._loaded(one for one in marks if one.revision <= revision and one.offset + 1 >= first)
+        if replica is not None:
+            return replica
         return await from_the_oldest(self._log, KvFold, self._folder, self._log_id)
 
 

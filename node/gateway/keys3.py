@@ -41,7 +41,10 @@ Row = dict[str, Any]
 def _asked(request: Request) -> Context:
     """Raises Problem 401."""
     here = context(request)
-    here.access.principal(request, command=True)
+    try:
+        here.access.principal(request, command=True)
+    except Problem as error:
+        raise Problem(error.status, error.kind, error.detail.replace("commands need", "keys of v3 need")) from None
     return here
 
 
@@ -60,6 +63,8 @@ def _when(text: str | None) -> When | None:
 
 
 async def _view(here: Context, when: When | None) -> View:
+    if when is None:
+        await here.barrier()
     try:
         return await _traveller(here).view(when)
     except BadInstant as error:
@@ -186,8 +191,9 @@ async def changes(request: Request) -> Response:
             rows.append(_row(made))
 
     def known(revs: Revs) -> None:
+        upto_revision = upto.revision if isinstance(upto, travel.AtRevision) else revs.revision
         if since is None:
-            rows.extend(_untold(rev) for rev in past.kept(revs, ranges))
+            rows.extend(_untold(rev) for rev in past.kept(revs, ranges) if rev.mod <= upto_revision)
 
     try:
         view = await _traveller(here).told(upto, 0, seen, known)

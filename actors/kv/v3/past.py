@@ -170,7 +170,7 @@ def compared(before: Iterable[Rev], after: Iterable[Rev]) -> list[Difference]:
 PART_BYTES = 256 * 1024
 
 
-def parts(differences: Iterable[Difference], ident: str) -> list[says.RestorePart]:
+def parts(differences: Iterable[Difference], ident: str, size_max: int = PART_BYTES) -> list[says.RestorePart]:
     """What makes the left side of differences the right one."""
     out: list[says.RestorePart] = []
     puts: list[Any] = []
@@ -178,7 +178,7 @@ def parts(differences: Iterable[Difference], ident: str) -> list[says.RestorePar
     size = 0
     for key, _, after in differences:
         more = len(key) + (0 if after is None else len(after.value))
-        if size and size + more > PART_BYTES:
+        if size and size + more > size_max:
             out.append(says.RestorePart(ident, len(out), puts, deletes))
             puts, deletes, size = [], [], 0
         size += more
