@@ -146,6 +146,21 @@ def _checked(path: Path) -> tuple[Head, Iterator[bytes]]:
     return head, chunks()
 
 
+def first_chunks(path: Path, count: int) -> list[bytes]:
+    """The fold's first chunks, unchecked: for choosing among files. Raises DamagedSnapshot."""
+    found: list[bytes] = []
+    size = path.stat().st_size - 32
+    with open(path, "rb") as file:
+        file.readline(65536)
+        # the first one is the log's state
+        while file.tell() < size and len(found) <= count:
+            length = int.from_bytes(file.read(8), "big")
+            if length > size:
+                raise DamagedSnapshot(f"{path} is damaged; delete it")
+            found.append(file.read(length))
+    return found[1:]
+
+
 def files(folder: Path) -> list[Path]:
     """The snapshots in ``folder``, oldest first."""
     if not folder.is_dir():

@@ -16,7 +16,7 @@ import httptools
 
 #: A body up to this is read; larger ones are refused with 413 before they are.
 BODY_BYTES_MAX = 2 * 1024 * 1024
-#: The same under /v3: etcd's limit of a message is 2 MiB, and base64 takes a third more.
+#: The same under /v3 and in steps of a restore: etcd's limit of a message is 2 MiB, and base64 takes a third more.
 V3_BODY_BYTES_MAX = 3 * 1024 * 1024
 #: Request line and headers together.
 HEAD_BYTES_MAX = 64 * 1024
@@ -219,7 +219,7 @@ class Http1(asyncio.Protocol):
         path, _, reading.query = self._url.partition(b"?")
         reading.path = path
         length = reading.headers.get(b"content-length", b"0")
-        self._body_max = V3_BODY_BYTES_MAX if path.startswith(b"/v3") else BODY_BYTES_MAX
+        self._body_max = V3_BODY_BYTES_MAX if path.startswith((b"/v3", b"/internal/")) else BODY_BYTES_MAX
         if int(length) > self._body_max:
             raise _Refused(413, f"a body of {length.decode()} bytes; {self._body_max} at most")
         if reading.headers.get(b"expect", b"").lower() == b"100-continue" and not self._busy:

@@ -19,6 +19,7 @@ from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.rpc.members import shown
 from actors.kv.state import KvFold, Member
 from actors.kv.v2.watch import Hub
+from actors.kv.v3.store import Result
 from actors.setting import Setting
 from actors.shell import Shell
 from streams.events import cluster as cluster_says
@@ -74,14 +75,16 @@ class Info:
             replica = self._shell.host.replica
             self._json(exchange, {"offset": replica.offset, "state_hash": replica.state_hash()})
         elif exchange.connection.trusted and path == "/internal/import" and method == "POST":
-            self._import(exchange)
+            self._step(exchange, _Step)
+        elif exchange.connection.trusted and path == "/internal/restore" and method == "POST":
+            self._step(exchange, _RestoreStep)
         else:
             exchange.respond(404, TEXT, b"404 page not found\n")
 
-    def _import(self, exchange: Exchange) -> None:
-        """A step of an import, for `corelog kv import`; answered when it is applied."""
+    def _step(self, exchange: Exchange, kind: "type[_Step | _RestoreStep]") -> None:
+        """A step of `corelog kv import` or `restore`; answered when it is applied."""
         try:
-            data = msgspec.json.decode(exchange.body, type=_Step).event
+            data = msgspec.json.decode(exchange.body, type=kind).event
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._json(exchange, {"message": str(error)}, 400)
             return
@@ -90,11 +93,15 @@ class Info:
             if not isinstance(result, Applied):
                 self._json(exchange, {"message": str(result)}, result.status)
             elif isinstance(result.outcome, Rejected):
-                self._json(exchange, {"message": result.outcome.message}, 409)
+                outcome = result.outcome
+                self._json(exchange, {"message": outcome.message, "code": outcome.code}, 409)
             else:
-                self._json(exchange, {"position": str(result.position)})
+                came_to = result.outcome.result
+                told = {"revision": came_to.revision} if isinstance(came_to, Result) else {}
+                self._json(exchange, {"position": str(result.position), **told})
 
-        self._commands.submit(say(data, principal=exchange.connection.peer), len(exchange.body) + 200, came)
+        who = exchange.headers.get(b"x-corelog-principal", b"").decode("ascii", "replace") or exchange.connection.peer
+        self._commands.submit(say(data, principal=who), len(exchange.body) + 200, came)
 
     def serve_metrics(self, exchange: Exchange, path: str) -> None:
         """What is served at ``--listen-metrics-urls``."""
@@ -281,6 +288,22 @@ class _Step(msgspec.Struct):
     begin: kv3_says.ImportBegin | None = None
     part: kv3_says.ImportPart | None = None
     end: kv3_says.ImportEnd | None = None
+
+    @property
+    def event(self) -> Data:
+        """Raises ValidationError: there is none."""
+        found = self.begin or self.part or self.end
+        if found is None:
+            raise msgspec.ValidationError("a step is begin, part or end")
+        return found
+
+
+class _RestoreStep(msgspec.Struct):
+    """One of the three, as a body says it."""
+
+    begin: kv3_says.RestoreBegin | None = None
+    part: kv3_says.RestorePart | None = None
+    end: kv3_says.RestoreEnd | None = None
 
     @property
     def event(self) -> Data:

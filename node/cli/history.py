@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 from .client import COMMON, FALSE, At, Client, Common
 from .output import clock_time, colored, dim, paint
@@ -37,22 +37,33 @@ def diff(span: str, *, common: Common = COMMON) -> None:
 
 def differences(span: str, below: str | None, common: Common) -> None:
     """Print what differs, of everything or only of the keys at and below one; exits with 1 when something does."""
-    start, dots, end = span.partition("..")
-    changes = Client(common).get("/v1/diff", {"from": start, "to": end if dots else None, "below": below})
+    changes = changed(span, below, common)
     if common.output in ("json", "jsonl"):
         print(json.dumps(changes, indent=2))
     else:
-        color = colored(common)
-        for change in changes:
-            sign, code = {"add": ("+", "32"), "remove": ("-", "31"), "change": ("~", "33")}[change["op"]]
-            line = f"{sign} {change['path']}"
-            if "before" in change and "after" in change:
-                line += f": {_short(change['before'])} -> {_short(change['after'])}"
-            else:
-                line += f": {_short(change.get('after', change.get('before')))}"
-            print(paint(line, code, color))
+        print_changed(changes, common)
     if changes:
         sys.exit(FALSE)
+
+
+def changed(span: str, below: str | None, common: Common) -> list[dict[str, Any]]:
+    start, dots, end = span.partition("..")
+    found: list[dict[str, Any]] = Client(common).get(
+        "/v1/diff", {"from": start, "to": end if dots else None, "below": below}
+    )
+    return found
+
+
+def print_changed(changes: list[dict[str, Any]], common: Common) -> None:
+    color = colored(common)
+    for change in changes:
+        sign, code = {"add": ("+", "32"), "remove": ("-", "31"), "change": ("~", "33")}[change["op"]]
+        line = f"{sign} {change['path']}"
+        if "before" in change and "after" in change:
+            line += f": {_short(change['before'])} -> {_short(change['after'])}"
+        else:
+            line += f": {_short(change.get('after', change.get('before')))}"
+        print(paint(line, code, color))
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""``corelog kv``: keys of the v2 store, now or at any instant."""
+"""``corelog kv``: keys of etcd's two stores, now or at any instant. What changes single keys is v2's."""
 
 import json
 import sys
@@ -8,12 +8,17 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
-from . import transfer
-from .client import COMMON, DOING, NOT_FOUND, At, Client, Common, Doing, Failure, note
-from .history import differences
-from .output import clock_time, show
+from . import kv3, transfer
+from .client import COMMON, DOING, FALSE, NOT_FOUND, USAGE, At, Client, Common, Doing, Failure, note
+from .history import changed, print_changed
+from .kv3 import FORM, Form
+from .output import show
 
-app = App(name="kv", help="Read and write keys.")
+app = App(name="kv", help="Read and write keys, also of the past.")
+AtRevision = Annotated[
+    str | None,
+    Parameter(name="--at", help="As of a position (1234.7), a time ('2 minutes ago') or a revision of v3 (r123)."),
+]
 
 
 def _path(key: str) -> str:
@@ -59,21 +64,86 @@ def _write(common: Common, method: str, key: str, form: dict[str, Any], doing: D
 @app.command
 def get(
     key: str,
+    end: str | None = None,
     *,
-    at: At = None,
+    at: AtRevision = None,
     recursive: Annotated[bool, Parameter(["-r", "--recursive"])] = False,
     serializable: bool = False,
+    prefix: bool = False,
+    from_key: bool = False,
+    keys_only: bool = False,
+    count_only: bool = False,
+    limit: int = 0,
+    form: Form = FORM,
     common: Common = COMMON,
 ) -> None:
-    """Print the value of a key (a directory: its keys)."""
-    query = {"at": at, "recursive": "true" if recursive else None, "quorum": "false" if serializable else None}
+    """Print the value of a key, now or as it was (a directory of v2: its keys).
+
+    Parameters
+    ----------
+    end
+        All keys of v3 from KEY up to, not including, this one.
+    recursive
+        Of v2: all below it, too.
+    serializable
+        Of v2: what this node has will do.
+    prefix
+        All keys of v3 that begin with KEY.
+    from_key
+        KEY and all keys of v3 behind it.
+    keys_only
+        Without values.
+    count_only
+        How many there are.
+    limit
+        So many at most.
+    """
+    several = {"END": end, "--prefix": prefix, "--from-key": from_key}
+    of_v3 = {**several, "--keys-only": keys_only, "--count-only": count_only, "--limit": limit}
+    meant = kv3.spaces(form, of_v3, {"-r": recursive, "--serializable": serializable}, at)
+
+    def third() -> Any:
+        name = kv3.key_bytes(key, form)
+        ends = [] if end is None else [kv3.key_bytes(end, form)]
+        ranges = kv3.query(**{"prefix" if prefix else "from_key" if from_key else "key": [name]}, end=ends)
+        return kv3.asked(common, "keys", ranges, at=at, keys_only=keys_only, count_only=count_only, limit=limit)
+
+    found = kv3.maybe(meant, third, {"kvs": []})
+    if "v2" in meant:
+        query = {"at": at, "recursive": "true" if recursive else None, "quorum": "false" if serializable else None}
+        node = _node(key, query, common)
+        if node is not None and found["kvs"]:
+            raise Failure(f"both v2 and v3 have {key}: say --api v2 or --api v3", USAGE)
+        if node is not None or not found["kvs"]:
+            _print_node(key, node, common)
+            return
+        note(f"a key of v3, revision {found['revision']}")
+    if count_only:
+        print(found["count"])
+    elif not any(several.values()) and not found["kvs"]:
+        raise Failure(f"no key {key} of v3{'' if at is None else ' then'} (revision {found['revision']})", NOT_FOUND)
+    elif any(several.values()) or keys_only or common.output != "table":
+        kv3.print_keys(found["kvs"], common, form, keys_only)
+        if found["more"]:
+            note(f"{len(found['kvs'])} of {found['count']} keys")
+    else:
+        kv3.print_value(found["kvs"][0], form)
+
+
+def _node(key: str, query: dict[str, Any], common: Common) -> dict[str, Any] | None:
+    """A node of v2's; None where nothing is."""
     try:
-        answer = Client(common).get(_path(key), query)
+        found: dict[str, Any] = Client(common).get(_path(key), query)["node"]
+        return found
     except Failure as error:
-        if error.body and error.body.get("errorCode") == 100:
-            raise Failure(f"no key /{key.strip('/')}", NOT_FOUND) from error
+        if error.kind == "no-such-key" or (error.body and error.body.get("errorCode") == 100):
+            return None
         raise
-    node = answer["node"]
+
+
+def _print_node(key: str, node: dict[str, Any] | None, common: Common) -> None:
+    if node is None:
+        raise Failure(f"no key /{key.strip('/')}", NOT_FOUND)
     if node.get("dir") or common.output != "table":
         show(_rows(node), ("key", "value"), common, ("ttl", "created", "modified"), "key")
     else:
@@ -200,34 +270,127 @@ def watch(
 def history(
     key: str,
     *,
-    recursive: Annotated[bool, Parameter(["-r", "--recursive"])] = False,
-    from_: Annotated[str | None, Parameter(name="--from", help="After this position or time.")] = None,
-    to: Annotated[str | None, Parameter(help="Up to this position or time.")] = None,
+    recursive: Annotated[bool, Parameter(["-r", "--recursive"], help="Of v2: also of all below it.")] = False,
+    prefix: Annotated[bool, Parameter(help="Of v3: of all keys that begin so.")] = False,
+    from_: Annotated[str | None, Parameter(name="--from", help="After this position, time or revision.")] = None,
+    to: Annotated[str | None, Parameter(help="Up to this position, time or revision.")] = None,
     limit: Annotated[int, Parameter(["-n", "--limit"], help="The newest so many.")] = 100,
+    form: Form = FORM,
     common: Common = COMMON,
 ) -> None:
-    """Print each change of a key (with -r: and of all below it): when, what, by whom, and where in the log."""
-    query = {"recursive": "true" if recursive else None, "from": from_, "to": to, "limit": limit}
-    rows = Client(common).get("/v1/history/" + quote(key.strip("/")), query)
+    """Print each change of a key: when, what, by whom, and where in the log; also what was compacted since."""
+    meant = kv3.spaces(form, {"--prefix": prefix}, {"-r": recursive}, from_, to)
+
+    def third() -> Any:
+        ranges = kv3.query(**{"prefix" if prefix else "key": [kv3.key_bytes(key, form)]})
+        return kv3.asked(common, "history", ranges, from_=from_, to=to, limit=limit)
+
+    rows = kv3.maybe(meant, third, [])
+    if "v2" in meant:
+        query = {"recursive": "true" if recursive else None, "from": from_, "to": to, "limit": limit}
+        rows += _of_v2(Client(common).get("/v1/history/" + quote(key.strip("/")), query))
     if not rows:
-        raise Failure(f"the log tells of no such change of /{key.strip('/')}", NOT_FOUND)
-    _told(rows, ("position", "time", "action", "key", "value", "by"), common)
+        name = key if meant == ("v3",) else f"/{key.strip('/')}"
+        raise Failure(f"the log tells of no such change of {name}", NOT_FOUND)
+    rows = sorted(rows, key=_place)[-limit:]
+    columns = ("position", "time", "action", "key", "value", "revision", "version", "lease", "by")
+    kv3.print_changes(rows, columns, common, form)
 
 
 @app.command
-def blame(prefix: str = "/", *, at: At = None, common: Common = COMMON) -> None:
+def blame(
+    prefix: str | None = None,
+    *,
+    at: AtRevision = None,
+    exact: Annotated[bool, Parameter(help="Of v3: of this key alone, not of all that begin so.")] = False,
+    deleted: Annotated[bool, Parameter(help="Of v3: also keys that are gone, and who took them away.")] = False,
+    form: Form = FORM,
+    common: Common = COMMON,
+) -> None:
     """Print of each key that is there, at and below one, who set it last, when, and where in the log."""
-    rows = Client(common).get("/v1/blame/" + quote(prefix.strip("/")), {"at": at})
-    _told(rows, ("key", "value", "by", "time", "position"), common)
+    meant = kv3.spaces(form, {"--exact": exact, "--deleted": deleted}, {}, at)
+
+    def third() -> Any:
+        name = kv3.key_bytes(prefix or "", form)
+        ranges = kv3.query(**{"key" if exact else "prefix": [name]})
+        return kv3.asked(common, "blame", ranges, at=at, deleted=deleted)
+
+    rows = kv3.maybe(meant, third, [])
+    if "v2" in meant:
+        try:
+            rows += _of_v2(Client(common).get("/v1/blame/" + quote((prefix or "/").strip("/")), {"at": at}))
+        except Failure as error:
+            if error.kind != "no-such-key" or not rows:
+                raise
+    elif not rows and prefix:
+        raise Failure(
+            f"no key of v3 {'is' if exact else 'begins with'} {prefix}{'' if at is None else ' then'}", NOT_FOUND
+        )
+    columns: tuple[str, ...] = ("key", "value", "revision", "action", "by", "time", "position")
+    if all(row["api"] == "v2" for row in rows):
+        columns = ("key", "value", "by", "time", "position")
+    kv3.print_changes(rows, columns, common, form)
 
 
 @app.command
-def diff(span: str, key: str = "/", *, common: Common = COMMON) -> None:
-    """What differs at and below a key between two instants: A..B (positions or times), or A.. for until now.
+def diff(
+    span: str,
+    key: str | None = None,
+    *,
+    exact: Annotated[bool, Parameter(help="Of v3: this key alone, not all that begin so.")] = False,
+    form: Form = FORM,
+    common: Common = COMMON,
+) -> None:
+    """What differs at and below a key between two instants: A..B (positions, times, revisions), or A.. for until now.
 
     Exits with 1 when there is a difference, 0 when there is none.
     """
-    differences(span, key, common)
+    start, dots, end = span.partition("..")
+    meant = kv3.spaces(form, {"--exact": exact}, {}, start, end)
+
+    def third() -> Any:
+        ranges = kv3.query(**{"key" if exact else "prefix": [kv3.key_bytes(key or "", form)]})
+        return kv3.asked(common, "diff", ranges, from_=start, to=end if dots else None)
+
+    rows = kv3.maybe(meant, third, [])
+    second = changed(span, key or "/", common) if "v2" in meant else []
+    if common.output in ("json", "jsonl"):
+        print(json.dumps([*kv3.differences_as_data(rows, form), *second], indent=2))
+    else:
+        kv3.print_differences(rows, common, form)
+        print_changed(second, common)
+    if rows or second:
+        sys.exit(FALSE)
+
+
+@app.command
+def restore(
+    *prefixes: str,
+    at: Annotated[str, Parameter(help="A position (1234.7), a time ('2 minutes ago') or a revision (r123).")],
+    exact: bool = False,
+    if_revision: int = 0,
+    force: bool = False,
+    dry_run: bool = False,
+    form: Form = FORM,
+    common: Common = COMMON,
+) -> None:
+    """Make keys of v3 what they were, as one new revision; history stays. Without PREFIXES all keys.
+
+    Refused (exit code 4) if one of them changes meanwhile. Leases don't come back.
+
+    Parameters
+    ----------
+    exact
+        The names are whole keys.
+    if_revision
+        Refused if one of these keys changed after this revision (a dry run tells one).
+    force
+        Put and delete what was planned, whatever changes meanwhile.
+    dry_run
+        Show what would change, change nothing.
+    """
+    kv3.spaces(Form("v3", form.hex, form.key_as), {}, {"--api v2": form.api == "v2"})
+    kv3.restore(prefixes, at, exact, if_revision, force, dry_run, common, form)
 
 
 @app.command(name="import")
@@ -245,10 +408,10 @@ def export_(file: Path, *, common: Common = COMMON) -> None:
     transfer.export_file(file, common)
 
 
-def _told(rows: list[dict[str, Any]], columns: tuple[str, ...], common: Common) -> None:
-    """Changes as rows: on a table the time of a clock, and whoever asked (of an expiry: the master's term)."""
-    if common.output in ("table", "wide", "name"):
-        for row in rows:
-            row["time"] = clock_time(row["time_ms"]) if "time_ms" in row else ""
-            row["by"] = row.get("principal") or (f"master of term {row['term']}" if row.get("term") else "")
-    show(rows, columns, common, ("previous", "index", "client", "writer", "correlation"), "key")
+def _of_v2(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"api": "v2", **row} for row in rows]
+
+
+def _place(row: dict[str, Any]) -> tuple[int, ...]:
+    """What is older than the log comes first."""
+    return tuple(int(part) for part in row["position"].split(".")) if row["position"] else ()

@@ -11,12 +11,14 @@ from starlette.routing import Route
 
 from streams.events.update import Publish
 
-from . import history, keyhistory, kv, machines, metrics, snapshotting, units, updates
+from . import history, keyhistory, keys3, kv, machines, metrics, snapshotting, units, updates
 from .context import context, plain
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 _AT = {"at": "as of a position (1234.7) or a time", "consistency": "linearizable (default) or serializable"}
+_KEYS = {"key": "a key (any bytes, again for more)", "prefix": "all keys that begin so (again for more)"}
+_AT3 = {"at": "as of a position (1234.7), a time or a revision (r123)"}
 _DO = {"timeout": "seconds to wait for the outcome", "dry_run": "1: answer the event without publishing it"}
 
 
@@ -98,6 +100,39 @@ CALLS = [
         },
     ),
     Call("GET", "/v1/blame/{key:path}", keyhistory.blame, {"at": "as of a position or a time"}),
+    Call(
+        "GET",
+        "/v1/kv3/keys",
+        keys3.keys,
+        {
+            **_KEYS,
+            "end": "with key: up to, not including, this one",
+            "from_key": "this key and all behind it",
+            **_AT3,
+            "limit": "so many (all)",
+            "keys_only": "true: without values",
+            "count_only": "true: how many alone",
+        },
+    ),
+    Call(
+        "GET",
+        "/v1/kv3/history",
+        keys3.changes,
+        {
+            **_KEYS,
+            "from": "after this position, time or revision",
+            "to": "up to this position, time or revision (now)",
+            "limit": "the newest so many (100)",
+        },
+    ),
+    Call("GET", "/v1/kv3/blame", keys3.blame, {**_KEYS, **_AT3, "deleted": "true: also keys that are gone"}),
+    Call(
+        "GET",
+        "/v1/kv3/diff",
+        keys3.diff,
+        {**_KEYS, "from": "position, time or revision", "to": "position, time or revision (now)"},
+    ),
+    Call("POST", "/v1/kv3/restore", keys3.restore, {"dry_run": "1: tell what would change"}, keys3.RestoreBody),
     Call("GET", "/v1/state", history.get_state, _AT),
     Call("GET", "/health", metrics.health),
     Call("GET", "/metrics", metrics.metrics),

@@ -53,6 +53,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
 
     subject      key, unit, machine or version that it is about; empty where ``data.key`` says it (kv)
     principal    who asked, on commands: ``uid:0``, ``token:ops``, ``addr:127.0.0.1``, ``machine:ID``
+    source       where a command came from, on those whose principal is a user of etcd's: ``addr:10.0.0.7``
     correlation  id of the command that started it all
     cause        position (``1234.7``) that made its actor act
     term         on what only the master may say: its term; 0 on everything else
@@ -62,6 +63,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
 
     subject: str = ""
     principal: str = ""
+    source: str = ""
     correlation: str = ""
     cause: str = ""
     term: int = 0

@@ -299,3 +299,45 @@ class ImportEnd(Data, frozen=True):
     """All parts are there: they become the store, if it is still empty."""
 
     id: str
+
+
+class Range(Part, frozen=True):
+    """Keys from ``key`` to before ``end``; ``end`` as a ``range_end``."""
+
+    key: Blob
+    end: Blob = ""
+
+
+@event("kv.v3.restore_begun.v1", "kv", command=True)
+class RestoreBegin(Data, frozen=True):
+    """Keys are to be again as they were. What follows in ``parts`` events changes nothing before its end. Drops an
+    older one; with no parts it gives up the one of this id. A compaction drops it, too.
+
+    at        what was asked for: a position, a time or ``r`` and a revision
+    revision  the revision that comes back
+    base      the revision that it was made of: void if a key in ``ranges`` changed since; 0: however that is
+    """
+
+    id: str
+    parts: int
+    at: str = ""
+    revision: int = 0
+    base: int = 0
+    ranges: list[Range] = []
+
+
+@event("kv.v3.restore_part.v1", "kv", command=True)
+class RestorePart(Data, frozen=True):
+    """``number``: from 0. ``puts``: keys and values, ``deletes``: keys; all become one revision, without leases."""
+
+    id: str
+    number: int
+    puts: list[tuple[Blob, Blob]] = []
+    deletes: list[Blob] = []
+
+
+@event("kv.v3.restore_ended.v1", "kv", command=True)
+class RestoreEnd(Data, frozen=True):
+    """All parts are there: they are done, in one revision, or if they are void none of them."""
+
+    id: str

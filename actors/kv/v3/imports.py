@@ -24,8 +24,9 @@ class Staged(msgspec.Struct):
     lines: dict[int, str] = {}
 
 
-def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.ImportEnd) -> Outcome:
-    """Take a step. A step that is refused changes nothing but an import that can't end any more, which is dropped."""
+def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.ImportEnd) -> Outcome | None:
+    """Take a step; None: the store is there. What is refused changes nothing but an import that can't end any more,
+    which is dropped."""
     if not store.empty:
         store.staged = None
         return NOT_EMPTY
@@ -50,7 +51,7 @@ def _part(staged: Staged | None, data: says.ImportPart) -> Outcome:
     return DONE
 
 
-def _end(store: "Store", data: says.ImportEnd) -> Outcome:
+def _end(store: "Store", data: says.ImportEnd) -> Outcome | None:
     staged = store.staged
     if staged is None or staged.id != data.id:
         return OTHER
@@ -64,4 +65,4 @@ def _end(store: "Store", data: says.ImportEnd) -> Outcome:
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         return Rejected("v3-import.damaged", f"the parts make no store: {error}")
     store.restore(lines)
-    return DONE
+    return None

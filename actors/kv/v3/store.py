@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from actors.kv.v3 import errors, imports, txn
+from actors.kv.v3 import errors, imports, restores, txn
 from actors.kv.v3.auth import Auth, Kept, check_event
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.leases import Lease, Leases
@@ -17,7 +17,7 @@ from streams.outcomes import DONE, Accepted, Outcome, Rejected
 VOID_EXPIRY = Rejected("v3.changed", "the lease was renewed, or is gone, before this expiry")
 #: Kinds of alarms, and the commands that a corrupt store refuses.
 NOSPACE, CORRUPT = 1, 2
-_OF_KEYS = (says.Put, says.Delete, says.Txn, says.Compact, says.LeaseGrant, says.LeaseRevoke)
+_OF_KEYS = (says.Put, says.Delete, says.Txn, says.Compact, says.LeaseGrant, says.LeaseRevoke, says.RestoreEnd)
 #: About so many bytes of keys and values stand in one line of a snapshot.
 LINE_BYTES = 65536
 Row = tuple[Blob, Blob, int, int, int, int, int]
@@ -42,6 +42,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     revs: list[Row] = []
     auth: Kept | None = None
     staged: imports.Staged | None = None
+    restoring: restores.Staged | None = None
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -58,6 +59,7 @@ class Store:
         self.alarms: dict[tuple[int, int], None] = {}
         self.auth = Auth()
         self.staged: imports.Staged | None = None
+        self.restoring: restores.Staged | None = None
 
     def evolve(self, event: Event, offset: int) -> Outcome:
         """Apply an event of this family, from the record at ``offset``."""
@@ -95,11 +97,14 @@ class Store:
                 self.leases.count(data, offset)
             case says.Compact():
                 self.revs.compact(data.revision)
+                self.restoring = None
                 return None
             case says.Alarm():
                 return self._alarm(data)
             case says.ImportBegin() | says.ImportPart() | says.ImportEnd():
                 return imports.change(self, data)
+            case says.RestoreBegin() | says.RestorePart() | says.RestoreEnd():
+                return restores.change(self, data)
             case _:
                 self.auth.change(data)
                 return None
@@ -159,7 +164,7 @@ class Store:
 
     @property
     def untouched(self) -> bool:
-        return self.empty and self.staged is None
+        return self.empty and self.staged is None and self.restoring is None
 
     @property
     def empty(self) -> bool:
@@ -180,6 +185,8 @@ class Store:
             yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts)))
             for number, lines in staged.lines.items():
                 yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, {number: lines})))
+        for piece in restores.lines(self.restoring):
+            yield _encoded(_Line(1, restoring=piece))
         for rev in revs.retained():
             rows.append((blob(rev.key), blob(rev.value), rev.create, rev.mod, rev.version, rev.lease, rev.sub))
             size += rev.size
@@ -203,6 +210,8 @@ class Store:
             if row.staged is not None:
                 self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts)
                 self.staged.lines |= row.staged.lines
+            if row.restoring is not None:
+                self.restoring = restores.joined(self.restoring, row.restoring)
             for key, value, create, mod, version, lease, sub in row.revs:
                 revs.relink(Rev(unblob(key), unblob(value), create, mod, version, lease, sub, None))
         if head is not None:
@@ -217,10 +226,21 @@ class Store:
                 self.leases.attach(lease, key)
 
 
+def head(line: bytes) -> tuple[int, int]:
+    """Revision and compaction that the first line of a snapshot of the store tells; (1, -1) of a store that nothing
+    happened to. Raises ValueError."""
+    if not line.startswith(LINE):
+        return 1, -1
+    row = _lines.decode(line)
+    return row.revision, row.compacted
+
+
 def _adds(data: Any) -> bool:
     match data:
         case says.Put() | says.LeaseGrant() | says.OpPut():
             return True
+        case says.RestorePart():
+            return bool(data.puts)
         case says.Txn() | says.OpTxn():
             return any(_adds(op) for op in (*data.success, *data.failure))
         case _:
