@@ -106,6 +106,22 @@ def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes
     return _checked(method, tidy, fields)
 
 
+def recursive(method: str, query: bytes, headers: dict[bytes, bytes], body: bytes) -> bool:
+    """Whether a request that :func:`asked` took says so, of any method."""
+    fields: dict[str, str] = {}
+    if body and method in ("PUT", "POST"):
+        _body(headers.get(b"content-type", b""), body, fields)
+    form(query, fields)
+    return fields.get("recursive") in _TRUE
+
+
+def let(data: Data, auth: int) -> Data:
+    """``data``, by an author who was let through at revision ``auth`` of v2's users."""
+    if isinstance(data, says.Put):
+        return says.Set(data.key or "/", data.value, auth=auth)
+    return msgspec.structs.replace(data, auth=auth)
+
+
 def _body(content_type: bytes, body: bytes, fields: dict[str, str]) -> None:
     kind = content_type.partition(b";")[0].strip().lower()
     if kind == FORM:
