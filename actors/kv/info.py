@@ -77,8 +77,10 @@ class Info:
             self._members.serve(exchange, path)
         elif path.startswith(v2users.PREFIX):
             self._users.serve(exchange, path)
-        elif method not in ("GET", "HEAD") and path in _PAGES:
-            exchange.respond(405, TEXT + b"Allow: GET,HEAD\r\n", b"Method Not Allowed\n")
+        elif path in _PAGES and method not in (
+            allowed := ("GET",) if path.startswith("/v2/stats/") else ("GET", "HEAD")
+        ):
+            exchange.respond(405, TEXT + f"Allow: {','.join(allowed)}\r\n".encode(), b"Method Not Allowed\n")
         elif path in _PAGES:
             _PAGES[path](self, exchange)
         elif exchange.connection.trusted and path == "/internal/hash":

@@ -1,6 +1,7 @@
 """``/v2/keys`` on the port: an exchange becomes a command, a read or a watch, and its outcome an answer."""
 
 import hashlib
+import html
 import time
 
 import msgspec
@@ -43,10 +44,11 @@ class Keys:
     def serve(self, exchange: Exchange, path: str) -> None:
         """``path``: percent-decoded."""
         method, headers = exchange.method, exchange.headers
-        if method not in METHODS:
-            exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
-            return
         try:
+            if method not in METHODS:
+                request.tidied(path, exchange.query)
+                exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
+                return
             asked = request.asked(method, path, exchange.query, headers.get(b"content-type", b""), exchange.body)
             if self._users.guards(exchange):
                 self._guarded(exchange, path, asked)
@@ -55,8 +57,7 @@ class Keys:
         except V2Error as error:
             self.error(exchange, error)
         except request.Redirect as redirect:
-            location = b"Location: " + redirect.location.encode("latin-1", "replace") + b"\r\n"
-            exchange.respond(301, TEXT + location, b"Moved Permanently\n")
+            _redirect(exchange, redirect.location)
 
     def _do(self, exchange: Exchange, asked: request.Asked, user: str = "") -> None:
         """Raises V2Error."""
@@ -186,6 +187,16 @@ class Keys:
 
     def _count(self, what: str) -> None:
         self._fold.counts[what] = self._fold.counts.get(what, 0) + 1
+
+
+def _redirect(exchange: Exchange, location: str) -> None:
+    """As Go's: a page for who reads one."""
+    where = b"Location: " + location.encode("latin-1", "replace") + b"\r\n"
+    if exchange.method not in ("GET", "HEAD"):
+        exchange.respond(301, where, b"")
+        return
+    page = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n'.replace("&quot;", "&#34;")
+    exchange.respond(301, b"Content-Type: text/html; charset=utf-8\r\n" + where, page.encode("latin-1", "replace"))
 
 
 def envelope(exchange: Exchange, command: request.Command, user: str = "") -> Event:

@@ -70,7 +70,8 @@ class V2Members:
             self._users.error(exchange, 401, NO_AUTH, b"")
             return
         if exchange.method != "POST" and not rest:
-            exchange.respond(405, TEXT + b"X-Content-Type-Options: nosniff\r\n", b"Method Not Allowed\n")
+            more = self._cluster + b"X-Content-Type-Options: nosniff\r\n"
+            exchange.respond(405, TEXT + more, b"Method Not Allowed\n")
             return
         try:
             data = _event(exchange, rest, full(self._fold.cluster.membership, self._fold.cluster.controls))

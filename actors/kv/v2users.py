@@ -249,11 +249,11 @@ def _role_event(asked: _RoleAsked, name: str, revision: int) -> Data:
     if (asked.role or "") != name:
         raise _Refused(400, "Role JSON name does not match the name in the URL")
     permissions = asked.permissions.rights if asked.permissions else says.Rights()
+    grant, revoke = (one.rights if one else None for one in (asked.grant, asked.revoke))
     if _empty(asked.grant) and _empty(asked.revoke):
-        return says.RoleAdd(name, permissions, revision)
+        return says.RoleAdd(name, permissions, revision, grant, revoke)
     if permissions.read or permissions.write:
         raise _Refused(400, "Role JSON contains both permissions and grant/revoke")
-    grant, revoke = (one.rights if one else None for one in (asked.grant, asked.revoke))
     return says.RoleUpdate(name, grant, revoke, revision)
 
 

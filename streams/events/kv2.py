@@ -59,11 +59,13 @@ class UserDelete(Data, frozen=True):
 
 @event("kv.v2.role_add.v1", "kv", command=True)
 class RoleAdd(Data, frozen=True):
-    """PUT of a role that must not be there."""
+    """PUT of a role that must not be there. ``grant`` and ``revoke``: of nothing, which etcd keeps and shows."""
 
     name: str
     rights: Rights = Rights()
     auth: int = 0
+    grant: Rights | None = None
+    revoke: Rights | None = None
 
 
 @event("kv.v2.role_update.v1", "kv", command=True)

@@ -36,11 +36,14 @@ class User(msgspec.Struct):
     roles: list[str] | None = None
 
 
-class Role(msgspec.Struct):
-    """Patterns of keys; see :class:`streams.events.kv2.Rights`."""
+class Role(msgspec.Struct, omit_defaults=True):
+    """Patterns of keys; see :class:`streams.events.kv2.Rights`. ``grant``, ``revoke``: what was said when it was made,
+    of nothing: etcd shows it until the role is changed."""
 
     read: list[str] | None = None
     write: list[str] | None = None
+    grant: says.Rights | None = None
+    revoke: says.Rights | None = None
 
     def allows(self, key: str, write: bool, recursive: bool) -> bool:
         """``recursive``: only what is granted as a prefix counts."""
@@ -157,7 +160,7 @@ class Auth(msgspec.Struct):
         _no_root(data.name)
         if data.name in self.roles:
             raise self._refused(409, f"Role {data.name} already exists.")
-        self.roles[data.name] = made = Role(data.rights.read, data.rights.write)
+        self.roles[data.name] = made = Role(data.rights.read, data.rights.write, data.grant, data.revoke)
         return self._took(role_data(data.name, made))
 
     def _role_update(self, data: says.RoleUpdate) -> tuple[Any, int]:
@@ -165,7 +168,7 @@ class Auth(msgspec.Struct):
         there = self.roles.get(data.name)
         if there is None:
             raise AuthError(404, f"Role {data.name} does not exist.")
-        changed = there
+        changed = Role(there.read, there.write)
         if data.grant is not None:
             changed = Role(
                 _granted(changed.read, data.grant.read, "read"), _granted(changed.write, data.grant.write, "write")
@@ -236,7 +239,13 @@ def with_root(user: str, roles: list[str] | None) -> list[str] | None:
 def role_data(name: str, role: Role | None) -> dict[str, Any]:
     """As etcd's JSON shows it. ``role`` None: root's."""
     rights = Role(["/*"], ["/*"]) if role is None else role
-    return {"role": name, "permissions": {"kv": {"read": rights.read, "write": rights.write}}}
+    more = {"grant": rights.grant, "revoke": rights.revoke}
+    said = {what: _permissions(one) for what, one in more.items() if one is not None}
+    return {"role": name, "permissions": _permissions(rights), **said}
+
+
+def _permissions(rights: Role | says.Rights) -> dict[str, Any]:
+    return {"kv": {"read": rights.read, "write": rights.write}}
 
 
 def _no_root(name: str) -> None:
