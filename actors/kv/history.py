@@ -3,11 +3,14 @@
 from typing import Any
 
 from actors.kv.v2.nodes import Change, File, change_of, shown
-from streams.events import kv3
+from streams.events import kv2, kv3
 from streams.outcomes import Accepted, AcceptedBefore
 from streams.replay import Applied
 
 Row = dict[str, Any]
+
+#: Families of the stream that change nothing of v2's keys.
+_OTHERS = frozenset({kv2.__name__, kv3.__name__})
 
 #: What takes a directory away takes all below it along, and is told of the directory alone.
 _TAKEN = frozenset({"delete", "expire"})
@@ -20,7 +23,7 @@ def change(applied: Applied) -> Change | None:
         return None
     if isinstance(outcome, AcceptedBefore):
         return None  # a retry: the change was told when it was made
-    if applied.event.data.__module__ == kv3.__name__:
+    if applied.event.data.__module__ in _OTHERS:
         return None
     return change_of(outcome.result)
 

@@ -115,6 +115,8 @@ class Http1(asyncio.Protocol):
         self.peer = peer
         self.trusted = False
         self.client_cn = ""
+        #: of a verified certificate, which stands for a user of v2 (etcd's gateway of v3 doesn't look at it)
+        self.user_cn = ""
         #: at a listener of --listen-metrics-urls
         self.metrics_only = False
         self.current: Exchange | None = None

@@ -12,20 +12,20 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
-from actors.coordination.membership import Membership, One, full, id_of
+from actors.coordination.membership import id_of
+from actors.kv import v2users
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
 from actors.kv.http1 import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
-from actors.kv.rpc.members import shown
-from actors.kv.state import KvFold, Member
+from actors.kv.state import KvFold
 from actors.kv.v2.watch import Hub
+from actors.kv.v2members import V2Members
 from actors.kv.v3.store import Result
 from actors.setting import Setting
 from actors.shell import Shell
-from streams.events import cluster as cluster_says
 from streams.events import kv3 as kv3_says
 from streams.events.base import Data, say
-from streams.outcomes import Accepted, Rejected
+from streams.outcomes import Rejected
 from streams.replay import Applied
 
 _STORE_COUNTS = {
@@ -52,11 +52,20 @@ class Info:
     """Serves the pages; a machine's etcd id is the first 16 digits of its machine id."""
 
     def __init__(
-        self, shell: Shell, fold: KvFold, hub: Hub, commands: Commands, reads: Reads, setting: Setting
+        self,
+        shell: Shell,
+        fold: KvFold,
+        hub: Hub,
+        commands: Commands,
+        reads: Reads,
+        setting: Setting,
+        users: v2users.V2Users,
     ) -> None:
         self._shell, self._fold, self._hub = shell, fold, hub
         self._commands, self._reads, self._setting = commands, reads, setting
-        self._cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
+        self._users = users
+        cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
+        self._members = V2Members(fold, commands, users, cluster)
         self._started = time.time()
         self._leader: tuple[int, float] = (-1, 0.0)
         #: Prometheus' text, as the port's metrics write it
@@ -66,9 +75,13 @@ class Info:
         """Answers any path that isn't a key's."""
         method = exchange.method
         if path == "/v2/members" or path.startswith("/v2/members/"):
-            self._members(exchange, path[11:].strip("/"))
-        elif method not in ("GET", "HEAD") and path in _PAGES:
-            exchange.respond(405, TEXT + b"Allow: GET,HEAD\r\n", b"Method Not Allowed\n")
+            self._members.serve(exchange, path)
+        elif path.startswith(v2users.PREFIX):
+            self._users.serve(exchange, path)
+        elif path in _PAGES and method not in (
+            allowed := ("GET",) if path.startswith("/v2/stats/") else ("GET", "HEAD")
+        ):
+            exchange.respond(405, TEXT + f"Allow: {','.join(allowed)}\r\n".encode(), b"Method Not Allowed\n")
         elif path in _PAGES:
             _PAGES[path](self, exchange)
         elif exchange.connection.trusted and path == "/internal/hash":
@@ -166,57 +179,7 @@ class Info:
         self._reads.linearizable(answer)
 
     def _machines(self, exchange: Exchange) -> None:
-        urls = [url for member in self._alive().values() for url in member.clients]
-        exchange.respond(200, TEXT, ", ".join(urls).encode())
-
-    def _alive(self) -> dict[str, Member]:
-        members = self._fold.cluster.members
-        return {machine: member for machine, member in members.items() if member.alive and member.control}
-
-    def _members(self, exchange: Exchange, rest: str) -> None:
-        if exchange.method not in ("GET", "HEAD"):
-            self._change_members(exchange, rest)
-            return
-        known = shown(self._fold.cluster)
-        if not rest:
-            listed = [_member(*member) for member in known.values() if not member[0].learner]
-            self._json(exchange, {"members": listed}, headers=self._cluster)
-        elif rest == "leader":
-            holder = self._fold.cluster.election.holder
-            leader = next((member for member in known.values() if holder and member[0].machine == holder), None)
-            if leader is None:
-                self._json(exchange, {"message": "During election"}, 503, self._cluster)
-            else:
-                self._json(exchange, _member(*leader), headers=self._cluster)
-        else:
-            self._json(exchange, {"message": "Not found"}, 404, self._cluster)
-
-    def _change_members(self, exchange: Exchange, rest: str) -> None:
-        """v2's ``member add``, ``update`` and ``remove``."""
-        try:
-            data = _change(exchange, rest, full(self._fold.cluster.membership, self._fold.cluster.controls))
-        except _MembersError as error:
-            if error.status == 405:
-                exchange.respond(405, TEXT + b"Allow: GET,POST,DELETE,PUT\r\n", b"Method Not Allowed\n")
-            else:
-                self._json(exchange, {"message": str(error)}, error.status, self._cluster)
-            return
-
-        def came(result: Applied | NotSent | OutcomeUnknown) -> None:
-            if not isinstance(result, Applied):
-                self._json(exchange, {"message": str(result)}, result.status, self._cluster)
-            elif isinstance(result.outcome, Rejected):
-                status = {"v3.5": 404, "v3.3": 400}.get(result.outcome.code, 409)
-                self._json(exchange, {"message": result.outcome.message}, status, self._cluster)
-            elif isinstance(data, cluster_says.MemberAdd):
-                assert isinstance(result.outcome, Accepted)
-                added = shown(self._fold.cluster)[result.outcome.result["id"]]
-                self._json(exchange, _member(*added), 201, self._cluster)
-            else:
-                exchange.respond(204, self._cluster, b"")
-
-        event = say(data, principal=exchange.connection.peer)
-        self._commands.submit(event, 500, came)
+        self._members.machines(exchange)
 
     def _id(self, machine: str) -> str:
         return f"{id_of(self._fold.cluster.membership, machine):x}" if machine else ""
@@ -272,16 +235,6 @@ _PAGES = {
 }
 
 
-def _member(one: One, machine: Member, peers: list[str]) -> dict[str, Any]:
-    return {"id": f"{one.id:x}", "name": machine.name, "peerURLs": peers, "clientURLs": machine.clients}
-
-
-class _MembersError(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class _Step(msgspec.Struct):
     """One of the three, as a body says it."""
 
@@ -312,37 +265,6 @@ class _RestoreStep(msgspec.Struct):
         if found is None:
             raise msgspec.ValidationError("a step is begin, part or end")
         return found
-
-
-class _Peers(msgspec.Struct):
-    peerURLs: list[str]
-
-
-def _change(exchange: Exchange, rest: str, members: Membership) -> Data:
-    """The event that a v2 request asks for. Raises _MembersError in etcd's words."""
-    method = exchange.method
-    if (method == "POST") != (not rest) or method not in ("POST", "PUT", "DELETE"):
-        raise _MembersError(405, "Method Not Allowed")
-    found = 0
-    if rest:
-        try:
-            found = int(rest, 16)
-        except ValueError:
-            raise _MembersError(404, f"No such member: {rest}") from None
-        if str(found) in members.removed:
-            raise _MembersError(410, f"Member permanently removed: {rest}")
-        if str(found) not in members.members:
-            raise _MembersError(404, f"No such member: {rest}")
-    if method == "DELETE":
-        return cluster_says.MemberRemove(found)
-    kind = exchange.headers.get(b"content-type", b"").decode("latin-1")
-    if kind.partition(";")[0].strip() != "application/json":
-        raise _MembersError(415, f"Bad Content-Type {kind}, accept application/json")
-    try:
-        peers = msgspec.json.decode(exchange.body, type=_Peers).peerURLs
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _MembersError(400, str(error)) from None
-    return cluster_says.MemberUpdate(found, peers) if rest else cluster_says.MemberAdd(peers)
 
 
 def _when(seconds: float) -> str:

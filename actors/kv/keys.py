@@ -1,18 +1,22 @@
 """``/v2/keys`` on the port: an exchange becomes a command, a read or a watch, and its outcome an answer."""
 
 import hashlib
+import html
 import time
 
+import msgspec
 import orjson
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, position_header
 from actors.kv.http1 import JSON, TEXT, Exchange
 from actors.kv.state import KvFold
 from actors.kv.v2 import errors, request
+from actors.kv.v2.auth import USER, no_auth
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import change_json, created, get_json
 from actors.kv.v2.nodes import change_of, shown
 from actors.kv.v2.watch import Hub, Watcher
+from actors.kv.v2users import V2Users
 from actors.shell import Shell
 from streams.events.base import Event, say
 from streams.outcomes import Accepted, Rejected
@@ -26,38 +30,65 @@ _REFUSALS = {"sequence-reused": 409, "session-expired": 410, "sealed": 503, "voi
 class Keys:
     """Serves exchanges on keys. ``hub`` is fed by the actor with what is applied."""
 
-    def __init__(self, shell: Shell, fold: KvFold, commands: Commands, reads: Reads, cluster_id: str) -> None:
+    def __init__(
+        self, shell: Shell, fold: KvFold, commands: Commands, reads: Reads, cluster_id: str, users: V2Users
+    ) -> None:
         self.hub = Hub(lambda: fold.store)
         self._shell = shell
         self._fold = fold
         self._commands = commands
         self._reads = reads
+        self._users = users
         self._base = JSON + f"X-Etcd-Cluster-Id: {cluster_id}\r\n".encode()
 
     def serve(self, exchange: Exchange, path: str) -> None:
         """``path``: percent-decoded."""
         method, headers = exchange.method, exchange.headers
-        if method not in METHODS:
-            exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
-            return
         try:
+            if method not in METHODS:
+                request.tidied(path, exchange.query)
+                exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
+                return
             asked = request.asked(method, path, exchange.query, headers.get(b"content-type", b""), exchange.body)
-            if isinstance(asked, request.Command):
-                self._command(exchange, asked)
-            elif self._is_local(exchange, asked):
-                self._answer(exchange, asked)
+            if self._users.guards(exchange):
+                self._guarded(exchange, path, asked)
             else:
-                self._reads.linearizable(lambda error: self._answer(exchange, asked, error))
+                self._do(exchange, asked)
         except V2Error as error:
             self.error(exchange, error)
         except request.Redirect as redirect:
-            location = b"Location: " + redirect.location.encode("latin-1", "replace") + b"\r\n"
-            exchange.respond(301, TEXT + location, b"Moved Permanently\n")
+            _redirect(exchange, redirect.location)
+
+    def _do(self, exchange: Exchange, asked: request.Asked, user: str = "") -> None:
+        """Raises V2Error."""
+        if isinstance(asked, request.Command):
+            self._command(exchange, asked, user)
+        elif self._is_local(exchange, asked):
+            self._answer(exchange, asked)
+        else:
+            self._reads.linearizable(lambda error: self._answer(exchange, asked, error))
+
+    def _guarded(self, exchange: Exchange, path: str, asked: request.Asked) -> None:
+        """v2's auth is on: who asks must be let."""
+
+        def let(user: str | None) -> None:
+            try:
+                if user is None:
+                    raise no_auth()
+                self._do(exchange, asked, user)
+            except V2Error as error:
+                self.error(exchange, error)
+
+        recursive = request.recursive(exchange.method, exchange.query, exchange.headers, exchange.body)
+        self._users.let(exchange, path[len(request.PREFIX) :], recursive, let)
 
     # -- commands ---------------------------------------------------------------------------------------------
 
-    def _command(self, exchange: Exchange, command: request.Command) -> None:
-        event = envelope(exchange, command)
+    def _command(self, exchange: Exchange, command: request.Command, user: str = "") -> None:
+        if (auth := self._users.auth).enabled:
+            # applied after users changed, its author is asked for again
+            command = msgspec.structs.replace(command, data=request.let(command.data, auth.revision))
+        event = envelope(exchange, command, USER + user if user else "")
         size = 300 + 2 * (len(exchange.body) + len(exchange.path) + len(exchange.query))
         self._commands.submit(event, size, lambda result: self._came_to(exchange, command, result))
 
@@ -158,10 +189,20 @@ class Keys:
         self._fold.counts[what] = self._fold.counts.get(what, 0) + 1
 
 
-def envelope(exchange: Exchange, command: request.Command) -> Event:
+def _redirect(exchange: Exchange, location: str) -> None:
+    """As Go's: a page for who reads one."""
+    where = b"Location: " + location.encode("latin-1", "replace") + b"\r\n"
+    if exchange.method not in ("GET", "HEAD"):
+        exchange.respond(301, where, b"")
+        return
+    page = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n'.replace("&quot;", "&#34;")
+    exchange.respond(301, b"Content-Type: text/html; charset=utf-8\r\n" + where, page.encode("latin-1", "replace"))
+
+
+def envelope(exchange: Exchange, command: request.Command, user: str = "") -> Event:
     """The event of a command: who asks, and what makes its retry harmless. Raises V2Error 209 on bad headers."""
     headers, connection = exchange.headers, exchange.connection
-    principal, correlation = connection.peer, ""
+    principal, correlation = user or connection.peer, ""
     if connection.trusted:
         principal = _text(headers.get(b"x-corelog-principal", b""), "X-Corelog-Principal") or principal
         correlation = _text(headers.get(b"x-corelog-correlation", b""), "X-Corelog-Correlation")

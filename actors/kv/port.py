@@ -32,6 +32,7 @@ from actors.kv.rpc.v3 import V3
 from actors.kv.state import KvFold
 from actors.kv.v2 import errors, request
 from actors.kv.v2.errors import V2Error
+from actors.kv.v2users import V2Users
 from actors.setting import Etcd, Setting
 from actors.shell import Shell
 
@@ -49,8 +50,10 @@ class Port:
     def __init__(self, shell: Shell, fold: KvFold, setting: Setting, clocks: Clocks) -> None:
         self.commands = Commands(shell)
         self.reads = Reads(shell)
-        self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16])
-        self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting)
+        cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
+        self.users2 = V2Users(fold, self.commands, cluster, setting.etcd.bcrypt_cost)
+        self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16], self.users2)
+        self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting, self.users2)
         self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
         self._gateway = Gateway(self.v3.methods, self.v3.http2)
         self.info.metrics = Metrics(shell, fold, setting, self.commands, self.v3, self.keys.hub).text
@@ -131,6 +134,7 @@ class Port:
             server.close()
         self._servers.clear()
         self.v3.close()
+        self.users2.close()
         self.commands.close()
         self.reads.close()
         for connection in list(self._open_ones):
@@ -255,7 +259,7 @@ class Front(asyncio.Protocol):
                 self._transport.close()
                 return
             made = self._port.http1(self._trusted, self._peer())
-            made.metrics_only = serves is Serves.METRICS
+            made.metrics_only, made.user_cn = serves is Serves.METRICS, self._client_cn
             self._become(made)
 
     def connection_lost(self, error: Exception | None) -> None:

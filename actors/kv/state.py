@@ -10,6 +10,7 @@ import msgspec
 
 from actors.coordination import election as elections
 from actors.coordination import membership as memberships
+from actors.kv.v2 import auth as v2_auth
 from actors.kv.v2 import delete, put
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import get_json
@@ -19,6 +20,7 @@ from actors.kv.v3.store import LINE as V3_LINE
 from actors.kv.v3.store import Store as V3Store
 from streams.events import cluster as cluster_says
 from streams.events import kv as says
+from streams.events import kv2 as v2_says
 from streams.events import kv3 as v3_says
 from streams.events.base import Blob, Event
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
@@ -43,6 +45,7 @@ class Cluster(msgspec.Struct):
     election: elections.Election = msgspec.field(default_factory=elections.Election)
     members: dict[str, Member] = {}
     membership: memberships.Members = msgspec.UNSET
+    users2: v2_auth.Kept = msgspec.UNSET
 
     @property
     def controls(self) -> list[str]:
@@ -69,6 +72,8 @@ class KvFold:
         data, time_ms = event.data, context.record.time_ms
         if data.__module__ == v3_says.__name__:
             return self.v3.evolve(event, context.record.offset)
+        if data.__module__ == v2_says.__name__:
+            return self._change_users2(event, time_ms)
         match data:
             case says.Put() | says.Set() | says.Append() | says.Delete():
                 return self._command(event, time_ms)
@@ -101,9 +106,10 @@ class KvFold:
         out: list[Outcome] = [DONE] * len(events)
         index, begun, slow = store.index, log.events, 0
         v3, v3_put = self.v3, v3_says.Put
+        free = not v2_auth.enabled(self.cluster.users2)
         for at, event in enumerate(events):
             data = event.data
-            if data.__class__ is short_put and not event.client and not event.term:
+            if data.__class__ is short_put and free and not event.client and not event.term:
                 key = data.key
                 before = files.get(key)
                 if (before is not None and not before.expires_ms) or (before is None and _made(key, dirs)):
@@ -122,7 +128,7 @@ class KvFold:
                 continue
             store.index, log.events = index, begun + at
             out[at] = one(event, at)
-            index, slow = store.index, slow + 1
+            index, slow, free = store.index, slow + 1, not v2_auth.enabled(self.cluster.users2)
         store.index, log.events = index, begun + len(events)
         self.counts["set"] = self.counts.get("set", 0) + len(events) - slow
         return out
@@ -130,6 +136,8 @@ class KvFold:
     def _command(self, event: Event, time_ms: int) -> Outcome:
         data = event.data
         try:
+            if isinstance(users := self.cluster.users2, v2_auth.Auth):
+                v2_auth.check_command(users, data, event.principal)
             match data:
                 case says.Put():
                     change = put.put_text(self.store, data, time_ms)
@@ -144,6 +152,23 @@ class KvFold:
             detail = {"cause": shown(error.cause), "index": error.index}
             return Rejected(f"v2.{error.code}", MESSAGES[error.code], detail)
         return self._accepted(event, change)
+
+    def _change_users2(self, event: Event, time_ms: int) -> Outcome:
+        """v2's users and roles, which etcd keeps in its v2 store: changes take indices of it, but nobody sees them."""
+        users = self.cluster.users2
+        if not isinstance(users, v2_auth.Auth):
+            users = v2_auth.Auth()
+        outcome: Outcome
+        try:
+            v2_auth.check_change(users, event.data, event.principal)
+            result, steps = users.change(event.data)
+            outcome = Accepted(result)
+        except v2_auth.AuthError as error:
+            outcome, steps = Rejected(f"v2-auth.{error.status}", str(error)), error.steps
+        if steps:
+            self.cluster.users2 = users
+        self.store.skip(steps, time_ms)
+        return outcome
 
     def _accepted(self, event: Event, change: Change) -> Outcome:
         self._count(change[1])

@@ -1,6 +1,6 @@
 """All event types. Importing this package registers every stream's payloads."""
 
-from streams.events import cluster, engine, kv, kv3, log, unit, update
+from streams.events import cluster, engine, kv, kv2, kv3, log, unit, update
 from streams.events.base import (
     STREAMS,
     Base64,
@@ -31,6 +31,7 @@ __all__ = [
     "encode",
     "engine",
     "kv",
+    "kv2",
     "kv3",
     "log",
     "payloads",

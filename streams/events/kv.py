@@ -1,4 +1,4 @@
-"""Stream ``kv``: etcd's two stores. This file declares the v2 keys; v3 comes as a second family.
+"""Stream ``kv``: etcd's two stores. This file declares the v2 keys; v2's users and v3 are families of their own.
 
 Keys and values are bytes (:data:`~streams.events.base.Blob`). A key is a path, ``/a/b``; evolve cleans it (``//``,
 ``.`` and ``..``) as etcd does.
@@ -26,6 +26,7 @@ class Set(Data, frozen=True):
     prev_exist  True: update (or compare, if a prev_value or prev_index is given too); False: create only
     prev_value  compared if given and not empty; prev_index: compared if given and above 0
     refresh     keeps the value, sets the TTL, wakes no watcher
+    auth        the revision of v2's users at which its author was let through; see :mod:`streams.events.kv2`
     """
 
     key: Blob
@@ -36,6 +37,7 @@ class Set(Data, frozen=True):
     prev_value: Blob | None = None
     prev_index: int | None = None
     refresh: bool = False
+    auth: int = 0
 
 
 @event("kv.appended.v1", "kv", command=True)
@@ -46,6 +48,7 @@ class Append(Data, frozen=True):
     value: Blob = ""
     directory: bool = False
     ttl_s: int | None = None
+    auth: int = 0
 
 
 @event("kv.delete.v1", "kv", command=True)
@@ -57,6 +60,7 @@ class Delete(Data, frozen=True):
     directory: bool = False
     prev_value: Blob | None = None
     prev_index: int | None = None
+    auth: int = 0
 
 
 @event("kv.expired.v1", "kv")

@@ -22,7 +22,7 @@ FIELDS = {
     "memberID",
 }
 #: What is left of a TTL is counted in whole seconds, and the calls aren't at the same moment.
-SECONDS = {"TTL"}
+SECONDS = {"TTL", "ttl"}
 #: Leases that end at the same second may be listed either way.
 SETS = {"leases"}
 
@@ -57,3 +57,53 @@ def _field(name: str, theirs: Any, ours: Any) -> bool:
     if name in SECONDS:
         return abs(int(theirs) - int(ours)) <= 1
     return same(theirs, ours)
+
+
+# -- v2 -------------------------------------------------------------------------------------------------------
+
+#: Of v2's pages what is a cluster's own: ids, names, addresses, times, figures of the process.
+_PAGES = {
+    "/v2/members": ("id", "name", "peerURLs", "clientURLs"),
+    "/v2/members/": ("id", "name", "peerURLs", "clientURLs"),
+    "/v2/members/leader": ("id", "name", "peerURLs", "clientURLs"),
+    "/v2/stats/self": ("id", "name", "leader", "startTime", "uptime", "recvAppendRequestCnt", "sendAppendRequestCnt"),
+    "/v2/stats/leader": ("leader",),
+    "/v2/stats/store": (),
+}
+
+
+def v2_page(path: str, answer: Plain) -> Plain:
+    """A page without what is a cluster's own; the names of the fields stay."""
+    if path == "/v2/machines":
+        return {**answer, "body": bool(answer["body"])}
+    if path == "/v2/stats/store" and isinstance(answer["body"], dict):
+        return {**answer, "body": sorted(answer["body"])}
+    return {**answer, "body": _without(answer["body"], _PAGES.get(path, ()))}
+
+
+def _without(data: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(data, list):
+        return [_without(one, names) for one in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        name: "" if name in names and not isinstance(one, dict) else _without(one, names) for name, one in data.items()
+    }
+
+
+def v2_watches(theirs: list[Any], ours: list[Any], watch: Any) -> tuple[list[Any], list[Any]]:
+    """Where etcd's watches are lossy, or tell twice; ``watch``: one of theirs.
+
+    - A stream that begins in the past ends, in etcd, with its first event: what else we tell isn't compared.
+    - A stream at a key that is deleted is told of it twice.
+    - A watch below a directory that is deleted is told of it only if there was something at its key.
+    """
+    theirs = [one for at, one in enumerate(theirs) if not at or one != theirs[at - 1]]
+    if watch.past and watch.streams and theirs:
+        ours = ours[: len(theirs)]
+    if theirs != ours and ours and watch.key.startswith(ours[0]["node"]["key"] + "/"):
+        above = [one for one in ours if watch.key.startswith(one["node"]["key"] + "/")]
+        if not watch.streams:
+            return theirs, theirs  # ours was over then
+        ours = [one for one in ours if one not in above or one in theirs]
+    return theirs, ours

@@ -91,10 +91,7 @@ def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes
 
     Raises V2Error (as etcd's, index 0) and Redirect.
     """
-    key = path[len(PREFIX) :]
-    if (tidy := clean(key)) != key and tidy + "/" != key:
-        location = url_quote((PREFIX + tidy).encode("utf-8", "surrogateescape"), safe="/~:@!$&'()*+,;=")
-        raise Redirect(location + ("/" if key.endswith("/") else "") + (f"?{query.decode('latin-1')}" if query else ""))
+    tidy = tidied(path, query)
     fields = _NOTHING
     if query or body:
         fields = {}
@@ -104,6 +101,31 @@ def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes
     if method == "PUT" and len(fields) == 1 and "value" in fields:
         return Command(_put(tidy, fields["value"]))
     return _checked(method, tidy, fields)
+
+
+def tidied(path: str, query: bytes) -> str:
+    """The clean key of a percent-decoded path. Raises Redirect."""
+    key = path[len(PREFIX) :]
+    if (tidy := clean(key)) != key and tidy + "/" != key:
+        location = url_quote((PREFIX + tidy).encode("utf-8", "surrogateescape"), safe="/~:@!$&'()*+,;=")
+        raise Redirect(location + ("/" if key.endswith("/") else "") + (f"?{query.decode('latin-1')}" if query else ""))
+    return tidy
+
+
+def recursive(method: str, query: bytes, headers: dict[bytes, bytes], body: bytes) -> bool:
+    """Whether a request that :func:`asked` took says so, of any method."""
+    fields: dict[str, str] = {}
+    if body and method in ("PUT", "POST"):
+        _body(headers.get(b"content-type", b""), body, fields)
+    form(query, fields)
+    return fields.get("recursive") in _TRUE
+
+
+def let(data: Data, auth: int) -> Data:
+    """``data``, by an author who was let through at revision ``auth`` of v2's users."""
+    if isinstance(data, says.Put):
+        return says.Set(data.key or "/", data.value, auth=auth)
+    return msgspec.structs.replace(data, auth=auth)
 
 
 def _body(content_type: bytes, body: bytes, fields: dict[str, str]) -> None:
@@ -145,7 +167,7 @@ def _checked(method: str, key: str, fields: dict[str, str]) -> Asked:
     if refresh and ttl_s is None:
         raise V2Error(errors.REFRESH_TTL_REQUIRED, "No TTL value set")
     if method in ("GET", "HEAD"):
-        if wait:
+        if wait and not quorum:  # with a quorum etcd doesn't wait
             return Watch(key, bool(recursive), bool(stream), since or 0, quorum)
         return Read(key, bool(recursive), bool(ordered), quorum)
     name, value = blob_of(key or "/"), blob_of(fields.get("value", ""))

@@ -28,6 +28,8 @@ from actors.kv.v2.nodes import (
 HISTORY_EVENTS = 1000
 #: About so many characters of names and values stand in one line of a snapshot.
 LINE_BYTES = 65536
+#: No key (those begin with a slash): what happened beside them.
+BESIDE = "2"
 #: A TTL in seconds from here on would end after the year 2262: permanent, as in etcd.
 TTL_S_MAX = 7_000_000_000
 
@@ -104,6 +106,11 @@ class Store:
         self.index = change[0]
         self.history.append(change)
         return change
+
+    def skip(self, steps: int, time_ms: int) -> None:
+        """Indices that something beside the keys took: no watcher sees them, but they are in the history's number."""
+        for _ in range(steps):
+            self.took((self.index + 1, "update", BESIDE, None, None, time_ms, True))
 
     def remove(self, key: str) -> None:
         """Take out the node at ``key`` with all below it."""

@@ -1,7 +1,8 @@
 """Watchers: who waits for which changes, from the history on. The port feeds the hub what was applied.
 
-Better than etcd on purpose: a stream that begins in the past goes on after its first change; hidden keys are left
-out of the history too; deleting ``/foo`` wakes no watcher of ``/foobar``; a change reaches a stream once.
+Better than etcd on purpose: a stream that begins in the past goes on after its first change; a change reaches a stream
+once; a directory that goes wakes all who wait below it. As in etcd the past is looked at otherwise than what comes:
+hidden keys are found there, and the end of a directory ``/foo`` is taken for that of ``/foobar``.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +25,28 @@ class Watcher:
 
     def wants(self, change: Change) -> bool:
         """Whether the change is at this key, (recursive) below it and not hidden, or takes it away with a directory."""
-        index, action, key, _, prev, _, refresh = change
+        index, _, key, _, _, _, refresh = change
         if refresh or index < self.since:
             return False
         if key == self.key:
             return True
         if self.recursive and key.startswith(self.key + "/"):
             return "/_" not in key[len(self.key) :]
-        gone = action in ("delete", "expire") and prev is not None and prev.value is None
-        return gone and self.key.startswith(key + "/")
+        return _ends_directory(change) and self.key.startswith(key + "/")
+
+    def wanted(self, change: Change) -> bool:
+        """The same of a change of the past."""
+        index, _, key, _, _, _, refresh = change
+        if refresh or index < self.since:
+            return False
+        if key == self.key or (self.recursive and key.startswith(self.key + "/")):
+            return True
+        return _ends_directory(change) and self.key.startswith(key)
+
+
+def _ends_directory(change: Change) -> bool:
+    _, action, _, _, prev, _, _ = change
+    return action in ("delete", "expire") and prev is not None and prev.value is None
 
 
 class Hub:
@@ -53,7 +67,7 @@ class Hub:
             raise V2Error(errors.EVENT_INDEX_CLEARED, cause, store.index)
         if watcher.since <= store.index:
             for at in range(len(store.history) - (store.index - watcher.since + 1), len(store.history)):
-                if watcher.wants(store.history[at]):
+                if watcher.wanted(store.history[at]):
                     self._send(watcher, store.history[at], {})
                     if watcher.done:
                         return watcher
@@ -85,14 +99,14 @@ class Hub:
 
     def _paths(self, change: Change) -> list[str]:
         """Keys of watchers that may want the change: those on its path and, if a directory went, those below."""
-        key, prev = change[2], change[4]
+        key = change[2]
         paths = [""]
         at = key.find("/", 1)
         while at > 0:
             paths.append(key[:at])
             at = key.find("/", at + 1)
         paths.append(key)
-        if change[1] in ("delete", "expire") and prev is not None and prev.value is None:
+        if _ends_directory(change):
             below = key + "/"
             paths += [path for path in self._by_key if path.startswith(below)]
         return paths
