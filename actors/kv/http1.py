@@ -183,6 +183,10 @@ class Http1(asyncio.Protocol):
         if self.current is not None and self.current.drained is not None:
             self.current.drained()
 
+    @property
+    def secure(self) -> bool:
+        return self._transport.get_extra_info("sslcontext") is not None
+
     def unsent(self) -> int:
         """Bytes that the client doesn't take."""
         size: int = self._transport.get_write_buffer_size()
