@@ -25,6 +25,8 @@ import msgspec
 from actors.kv import certificates, places
 from actors.setting import Etcd, Setting
 from node import etcdflags
+from node.discovery import kept
+from node.discovery.decide import DiscoveryError, target
 from node.identity import DataFolder
 from node.logmove import MoveError, Place, place
 
@@ -41,6 +43,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     data: Path = Path("data")
     log: str = ""
     log_options: dict[str, str] = {}
+    #: URL of a token; asked when the data folder is new
+    discovery: str = ""
+    discovery_proxy: str = ""
+    discovery_fallback: str = "proxy"
     name: str = ""
     metadata: dict[str, str] = {}
     cpu: int = 0
@@ -68,7 +74,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The log that this node goes on with: as set (by default in the data folder), or where it was moved to."""
         try:
             return place(self.folder, self.log, self.log_options)
-        except (MoveError, OSError) as error:
+        except (MoveError, DiscoveryError, OSError) as error:
             raise ConfigError(str(error)) from error
 
     @property
@@ -90,6 +96,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         found = [places.parse(text, tls) for text in self.etcd_listen]
         return [f"{at.scheme}://{at.path or f'{_bracketed(at.host)}:{at.port}'}" for at in found]
 
+    @property
+    def _control(self) -> bool:
+        """A machine that came to a full cluster is no member of it."""
+        discovered = kept.kept(self.folder)
+        return self.control and (discovered is None or discovered.control)
+
     def setting(self, folder: DataFolder, log_id: str, operator_key: str, version: str) -> Setting:
         """What the actors are told."""
         return Setting(
@@ -107,7 +119,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             metadata=self.metadata,
             cpu_millis=self.cpu or len(os.sched_getaffinity(0)) * 1000,
             memory_bytes=self.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            control=self.control,
+            control=self._control,
             etcd_listen=self.etcd_listen,
             etcd=self.serving,
             gateway_listen=self.gateway_listen,
@@ -275,6 +287,22 @@ def log_address(value: object) -> str:
     return found
 
 
+def discovery_url(value: object) -> str:
+    """``https://host/TOKEN``, or of v2's keys: ``http://host:port/v2/keys/_etcd/registry/TOKEN``."""
+    found = text(value).strip()
+    try:
+        target(found)
+    except DiscoveryError as error:
+        raise ValueError(f"{found!r}: {error}: write http://HOST:PORT/TOKEN, as /new of a node answers") from None
+    return found
+
+
+def fallback(value: object) -> str:
+    if value not in ("proxy", "exit"):
+        raise ValueError(f"{value!r} is not proxy or exit")
+    return str(value)
+
+
 def color(value: object) -> str:
     if value not in ("auto", "always", "never"):
         raise ValueError(f"{value!r} is not auto, always or never")
@@ -290,6 +318,9 @@ OPTIONS: dict[str, Option] = {
     "data": Option(path, "/var/lib/corelog"),
     "log": Option(log_address, "kafka://a:9092,b:9092,c:9092"),
     "log_options": Option(pairs, "security.protocol=SSL"),
+    "discovery": Option(discovery_url, "http://10.0.0.1:2379/0123456789abcdef0123456789abcdef"),
+    "discovery_proxy": Option(text, "http://10.0.0.1:3128"),
+    "discovery_fallback": Option(fallback, "exit"),
     "name": Option(text, "web-1"),
     "metadata": Option(pairs, "region=eu,ssd=true"),
     "cpu": Option(cpu_millis, "2"),
@@ -432,7 +463,7 @@ def _check(config: Config) -> None:
             f"machine_ttl ({config.machine_ttl} ms) is shorter than lease ({config.lease} ms): a machine is renewed "
             f"once a second and must outlive a broker's pause"
         )
-    if config.log_options and config.alone and any("." in key for key in config.log_options):
+    if config.log_options and config.alone and not config.discovery and any("." in key for key in config.log_options):
         raise ConfigError('log options of Kafka are given, but the log is an embedded one: set log = "kafka://..."')
     _check_etcd(config)
     if config.etcd_listen and set(config.etcd_listen) & set(config.gateway_listen):

@@ -32,6 +32,7 @@ from actors.supervision.process import die_with_parent
 from actors.supervision.supervisor import Supervisor
 from node import banner, logmove, output
 from node.config import Config
+from node.discovery.bootstrap import discover
 from node.identity import DataFolder
 from node.systemd import Notifier
 from streams.events.log import LogOpened
@@ -61,7 +62,8 @@ def version() -> str:
 
 
 def up(config: Config, actors: Sequence[Spec] = ACTORS) -> int:
-    """Run a node until it is told to end; returns the exit code. Raises Refused, FolderError (see ``exit_code``)."""
+    """Run a node until it is told to end; returns the exit code. Raises Refused, FolderError, DiscoveryError (see
+    their ``exit_code``)."""
     began_s = time.monotonic()
     output.set_up(config.color)
     _look(config)
@@ -70,6 +72,9 @@ def up(config: Config, actors: Sequence[Spec] = ACTORS) -> int:
         with DataFolder(config.folder) as folder:
             for spec in actors:
                 importlib.import_module(spec.serve.partition(":")[0])
+            if config.discovery:
+                notifier.status("looking for the cluster by its discovery token")
+                discover(config, folder)
             log_id, operator_key = _log_id(config, folder)
             setting = config.setting(folder, log_id, operator_key, version())
             code = Node(config, setting, folder, actors, notifier).run(began_s)

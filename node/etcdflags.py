@@ -147,6 +147,8 @@ NODE: dict[str, Flag] = {
     "listen-client-urls": Flag(urls),
     "initial-cluster": Flag(text_of),
     "discovery": Flag(text_of),
+    "discovery-fallback": Flag(one_of("proxy", "exit")),
+    "discovery-proxy": Flag(text_of),
 }
 _SAME = {"experimental-watch-progress-notify-interval": "watch-progress-notify-interval"}
 #: What a log has no use for, by whether the flag takes a value.
@@ -167,8 +169,8 @@ _MEANINGLESS = frozenset(
     backend-batch-interval backend-batch-limit backend-bbolt-freelist-type bootstrap-defrag-threshold-megabytes
     client-cert-file client-key-file compact-hash-check-time compaction-batch-limit compaction-sleep-interval
     corrupt-check-time cors discovery-cacert discovery-cert discovery-dial-timeout discovery-endpoints
-    discovery-fallback discovery-keepalive-time discovery-keepalive-timeout discovery-key discovery-password
-    discovery-proxy discovery-request-timeout discovery-srv discovery-srv-name discovery-token discovery-user
+    discovery-keepalive-time discovery-keepalive-timeout discovery-key discovery-password
+    discovery-request-timeout discovery-srv discovery-srv-name discovery-token discovery-user
     distributed-tracing-address distributed-tracing-instance-id distributed-tracing-sampling-rate
     distributed-tracing-service-name downgrade-check-time election-timeout experimental-backend-bbolt-freelist-type
     experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time

@@ -3,6 +3,7 @@
     machine-id   32 hex digits, made once
     log-id       id of the log that this machine joined, 32 hex digits
     log-operator its operator's public key; who founded the log has the private one in operator.key
+    discovered   what its discovery token came to (see node/discovery/kept.py)
     token        a token for commands over TCP, mode 0600, made once
     lock         who runs here: pid, nonce, boot id
     run/         unix sockets
@@ -248,6 +249,13 @@ class DataFolder:
                 4,
             )
         return text
+
+    def keep(self, name: str, text: str) -> None:
+        """Make a file of the folder, once. Raises FolderError."""
+        try:
+            self._once(name, text)
+        except OSError as error:
+            raise _explained(error, self.path) from error
 
     def _once(self, name: str, text: str) -> None:
         """Make a file that isn't there, mode 0600, whole and durable or not at all."""

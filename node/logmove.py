@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from node.discovery.kept import kept
+
 if TYPE_CHECKING:
     from streams.log.port import Log
     from streams.log.tools_move import Moved
@@ -90,11 +92,15 @@ def moved(folder: Path, log: str = "") -> Place | None:
 
 
 def place(folder: Path, log: str = "", options: Mapping[str, str] | None = None) -> Place:
-    """The log of a data folder: ``log`` if it is given and wasn't moved, else where it was moved to, else its own.
+    """The log of a data folder: ``log`` (or the discovered one) if it wasn't moved, else where it was moved to, else
+    its own.
 
-    ``options`` are those for ``log``; of them a moved log takes what its driver knows. Raises MoveError.
+    ``options`` are those for ``log``; of them a moved log takes what its driver knows. Raises MoveError, and
+    DiscoveryError when that file is damaged.
     """
     given = dict(options or {})
+    discovered = kept(folder)
+    log = log or (discovered.log if discovered is not None else "")
     found = moved(folder, log)
     if found is None:
         return Place(log or f"segments://{folder.absolute() / 'log'}", given)

@@ -134,6 +134,14 @@ class GatewayCall:
             self._begin()
             self._exchange.send(b'{"result":' + json_form.dumps(self._parse(message)) + b"}\n")
 
+    def parts(self, message: Any) -> Iterator[bytes]:
+        return message.json()  # type: ignore[no-any-return]
+
+    def part(self, data: bytes) -> None:
+        if not self.gone:
+            self._begin()
+            self._exchange.send(data)
+
     def finish(self, status: int = 0, message: str = "", trailers: object = ()) -> None:
         if self.gone:
             return

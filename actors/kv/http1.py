@@ -26,6 +26,8 @@ PIPELINE_MAX = 64
 BACKLOG_BYTES_MAX = 8 * 1024 * 1024
 #: A request must be whole this long after its first byte.
 REQUEST_S_MAX = 30.0
+#: A client that takes nothing of an answer for so long is cut off.
+STALL_S_MAX = 300.0
 #: After a refusal, how long what the client still sends is read and thrown away, so that it can hear the answer.
 LINGER_S = 1.0
 
@@ -122,6 +124,8 @@ class Http1(asyncio.Protocol):
         self.current: Exchange | None = None
         #: when the request that is being read began; 0: none
         self.reading_since = 0.0
+        #: when the socket last took no more; 0: it does
+        self._stalled_since = 0.0
         self._serve = serve
         self._open_ones = open_ones
         self._transport: Any = None
@@ -181,9 +185,17 @@ class Http1(asyncio.Protocol):
         if current is not None and current.gone is not None:
             current.gone()
 
+    def pause_writing(self) -> None:
+        self._stalled_since = time.monotonic()
+
     def resume_writing(self) -> None:
+        self._stalled_since = 0.0
         if self.current is not None and self.current.drained is not None:
             self.current.drained()
+
+    @property
+    def secure(self) -> bool:
+        return self._transport.get_extra_info("sslcontext") is not None
 
     def unsent(self) -> int:
         """Bytes that the client doesn't take."""
@@ -263,10 +275,15 @@ class Http1(asyncio.Protocol):
             self._next()
 
     def overdue(self, now: float) -> bool:
-        """Whether a request began over REQUEST_S_MAX ago and isn't whole yet."""
+        """Whether a request began over REQUEST_S_MAX ago and isn't whole yet, or an answer isn't taken."""
+        if self._stalled_since:
+            return now - self._stalled_since > STALL_S_MAX
         return bool(self.reading_since) and now - self.reading_since > REQUEST_S_MAX
 
     def too_slow(self) -> None:
+        if self._stalled_since:
+            self._transport.abort()
+            return
         self._refuse(408, f"the request was not whole after {REQUEST_S_MAX:.0f} s")
         self._next()
 

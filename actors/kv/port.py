@@ -20,6 +20,7 @@ from typing import Any
 from actors.kv import places
 from actors.kv.certificates import Certificates, common_name, named
 from actors.kv.commands import Commands, Reads
+from actors.kv.discovery import Discovery
 from actors.kv.gateway import Gateway
 from actors.kv.http1 import TEXT, Exchange, Http1
 from actors.kv.http2.connection import Http2
@@ -56,6 +57,7 @@ class Port:
         self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting, self.users2)
         self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
         self._gateway = Gateway(self.v3.methods, self.v3.http2)
+        self._discovery = Discovery(self.keys, self.commands, self._base)
         self.info.metrics = Metrics(shell, fold, setting, self.commands, self.v3, self.keys.hub).text
         self._setting = setting
         self._servers: list[asyncio.Server] = []
@@ -190,8 +192,12 @@ class Port:
             self.keys.serve(exchange, path)
         elif path.startswith(("/v3/", "/v3beta/")) and self._setting.etcd.enable_grpc_gateway:
             self._gateway.serve(exchange, path)
-        else:
+        elif not self._discovery.serve(exchange, path):
             self.info.serve(exchange, path)
+
+    def _base(self) -> str:
+        """Where clients find this node."""
+        return next(iter(self._setting.etcd.advertise_client_urls or self.urls), "")
 
     def _whitelisted(self, exchange: Exchange) -> bool:
         """As etcd's guard against rebound names: only where a connection isn't secure anyway."""

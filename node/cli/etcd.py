@@ -61,8 +61,14 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
     }
     if "CORELOG_GATEWAY_LISTEN" not in environ:
         flags["gateway_listen"] = "none"
-    if node.get("discovery"):
-        flags["discovery"] = node["discovery"]
+    if node.get("discovery") and node.get("initial-cluster"):
+        raise etcdflags.FlagError(
+            'multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery", '
+            '"discovery-endpoints" or "discovery-srv"'
+        )
+    for flag in ("discovery", "discovery-proxy", "discovery-fallback"):
+        if node.get(flag):
+            flags[flag.replace("-", "_")] = node[flag]
     if not node.get("discovery") and not environ.get("CORELOG_LOG"):
         others = etcdflags.members(node.get("initial-cluster", ""))
         if len(others) > 1:

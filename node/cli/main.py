@@ -17,6 +17,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "unit": ("node.cli.unit:app", "Units: submit, start, stop, list, journal."),
     "kv": ("node.cli.kv:app", "Read and write keys."),
     "update": ("node.cli.update:app", "Publish, stage, switch and roll back versions."),
+    "discovery": ("node.cli.discovery:app", "The discovery service in front of another etcd."),
     "log": ("node.cli.log:app", "The log: list, follow, show; verify, copy, move, void, trim."),
     "why": ("node.cli.history:why", "Why is it so: the chain of causes down to who asked."),
     "diff": ("node.cli.history:diff", "What differs in the whole cluster between two instants."),

@@ -17,6 +17,9 @@ def up(
     data: str | None = None,
     log: str | None = None,
     log_option: Many = None,
+    discovery: str | None = None,
+    discovery_proxy: str | None = None,
+    discovery_fallback: str | None = None,
     name: str | None = None,
     metadata: Many = None,
     cpu: str | None = None,
@@ -50,6 +53,12 @@ def up(
         segments:///folder (default: in the data folder) or kafka://host:port,host:port,...
     log_option
         KEY=VALUE for the log's driver, such as security.protocol=SSL; repeatable.
+    discovery
+        URL of a token that a new machine finds its cluster by (/new?size=3&log=kafka://... of a node answers one).
+    discovery_proxy
+        HTTP proxy on the way to it.
+    discovery_fallback
+        When that cluster is full: proxy (default; serve clients without being a member) or exit.
     name
         This machine's name for people (default: its host name).
     metadata

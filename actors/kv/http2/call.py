@@ -1,8 +1,8 @@
 """One gRPC call, as its handler sees it: what was asked, and the ways to answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from actors.kv.http2 import frames, hpack, messages
 from actors.kv.http2.messages import PREFIX, PREFIX_BYTES
@@ -23,6 +23,14 @@ _LAST = frames.END_HEADERS | frames.END_STREAM
 _BEFORE = Struct(f">IBI{len(_HEAD_BLOCK)}sIBIBI")
 _AFTER = Struct(f">IBI{len(_OK_BLOCK)}s")
 _UNARY_BYTES_MAX = frames.FRAME_BYTES_MAX - PREFIX_BYTES
+
+
+class Parts(Protocol):
+    """A message in pieces. ``size``: their bytes."""
+
+    @property
+    def size(self) -> int: ...
+    def protobuf(self) -> Iterator[bytes]: ...
 
 
 def _nothing(*_: object) -> None:
@@ -152,6 +160,24 @@ class Call:
         self.queue += message
         connection.queued += size
         connection.enlist(self)
+
+    def parts(self, message: "Parts") -> Iterator[bytes]:
+        """What :meth:`part` is to be called with, one after the other: a message that is made while it is sent.
+
+        gRPC lets a message of a call with gzip be plain, and this one is.
+        """
+        yield PREFIX.pack(0, message.size)
+        yield from message.protobuf()
+
+    def part(self, data: bytes) -> None:
+        """Queue bytes of a message, of which its prefix is the first; the headers go before."""
+        if self.gone:
+            return
+        if self.queue is None:
+            self.queue = bytearray()
+        self.queue += data
+        self.connection.queued += len(data)
+        self.connection.enlist(self)
 
     def buffered(self) -> int:
         """Bytes of this call that a window or the socket holds back."""

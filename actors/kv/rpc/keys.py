@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
-from actors.kv.rpc import asked, told
+from actors.kv.rpc import asked, large, told
 from actors.kv.rpc.service import KEY_BYTES, Call, Method, Rpc
 from actors.kv.v3 import errors
 from actors.kv.v3 import txn as txns
@@ -39,12 +39,16 @@ class Keys:
     def range(self, call: Call, request: pb.RangeRequest, _size: int) -> None:
         query = asked.query(request)
 
-        def answer() -> pb.RangeResponse:
+        def answer() -> pb.RangeResponse | None:
             revs = self._rpc.revs
             self._rpc.check_sound()
             self._rpc.check(call, query.key, query.end)
             response = self._rpc.head(pb.RangeResponse())
-            told.ranged(ranged(revs, query, revs.revision), request, response)
+            found = ranged(revs, query, revs.revision)
+            if large.is_large(found):
+                self._rpc.run(call, large.reply(call, large.Answer(response.header, found, request)))
+                return None
+            told.ranged(found, request, response)
             return response
 
         self._rpc.read(call, request.serializable, answer)

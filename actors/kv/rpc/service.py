@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -60,6 +60,8 @@ class Call(Protocol):
     def connection(self) -> Caller: ...
     def reply(self, message: bytes) -> None: ...
     def send(self, message: bytes) -> None: ...
+    def parts(self, message: Any) -> Iterator[bytes]: ...
+    def part(self, data: bytes) -> None: ...
     def finish(self, status: int = 0, message: str = "") -> None: ...
     def buffered(self) -> int: ...
 
@@ -250,12 +252,13 @@ class Rpc:
         """Order ``data``; nobody waits for what becomes of it."""
         self.commands.submit(self.event(call, data), 1000, void)
 
-    def read(self, call: Call, local: bool, answer: Callable[[], Message]) -> None:
+    def read(self, call: Call, local: bool, answer: Callable[[], Message | None]) -> None:
         """Reply with ``answer()``, at once if what this replica has will do, else when it has all that was
-        acknowledged anywhere before now."""
+        acknowledged anywhere before now. None: ``answer`` saw to the reply itself."""
         if local:
             # may refuse at once: the caller is inside unary()
-            call.reply(answer().SerializeToString())
+            if (made := answer()) is not None:
+                call.reply(made.SerializeToString())
             return
 
         def caught_up(error: NotSent | None) -> None:
@@ -264,7 +267,8 @@ class Rpc:
             try:
                 if error is not None:
                     raise errors.TIMEOUT
-                call.reply(answer().SerializeToString())
+                if (made := answer()) is not None:
+                    call.reply(made.SerializeToString())
             except V3Error as refused:
                 call.finish(refused.code, refused.message)
             except Exception:
