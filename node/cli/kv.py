@@ -15,6 +15,7 @@ from .output import clock_time, show
 
 app = App(name="kv", help="Read and write keys.")
 app.command(sync.sync)
+app.command(sync.mount)
 
 
 def _path(key: str) -> str:

@@ -203,3 +203,50 @@ class Teller:
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(data), flush=True)
             sys.stdout.flush()
+
+
+def mount(
+    path: Path,
+    prefix: str,
+    *,
+    mode_: Annotated[str, Parameter(name="--mode")] = "0444",
+    api: str = "v3",
+    once: bool = False,
+    store: Store = STORE,
+    common: Common = COMMON,
+) -> None:
+    """Show the keys below PREFIX as a read-only tree of files at PATH, which follows them until interrupted.
+
+    PATH becomes a link to a folder beside it; each change is there whole, or not yet.
+
+    Parameters
+    ----------
+    path
+        Where. It must not be there, or be an empty folder, or a link of ours.
+    prefix
+        Of the keys; / means all that begin with a slash, '' all.
+    mode_
+        Of the files, such as 0440.
+    api
+        v3, or v2: the older store of keys.
+    once
+        Make the tree and end.
+    """
+    from node.sync.mounting import Mount
+    from node.sync.resource import mode
+    from node.sync.service import source_of
+
+    if api not in ("v2", "v3"):
+        raise Failure(f"--api: {api!r} is neither v2 nor v3", USAGE)
+    try:
+        bits = mode(mode_)
+    except ValueError as error:
+        raise Failure(f"--mode: {error}", USAGE) from error
+    endpoints = endpoints_of(store, common)
+    say = Teller(common).said
+
+    async def work(ready: Callable[[], None]) -> None:
+        made = Mount(path, prefix, source_of(api, endpoints()), say, bits)
+        await (made.once() if once else made.run(ready))
+
+    _forever(work)
