@@ -90,6 +90,7 @@ def sync(
     api: str = "v3",
     once: bool = False,
     dry_run: bool = False,
+    parent: Annotated[int, Parameter(show=False)] = 0,
     store: Store = STORE,
     common: Common = COMMON,
 ) -> int:
@@ -119,7 +120,13 @@ def sync(
         Render and end: 0, or 1 if something failed.
     dry_run
         Show what would change, change nothing.
+    parent
+        Process that this one doesn't outlive.
     """
+    if parent:
+        from actors.supervision.process import die_with_parent
+
+        die_with_parent(parent)
     from node.sync.service import Service, read_folder
 
     if config is not None:
