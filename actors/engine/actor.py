@@ -24,6 +24,7 @@ from actors.engine.fences import Fences
 from actors.engine.port import Engine, Place
 from actors.engine.process import ProcessEngine
 from actors.engine.supervisor import Supervisor
+from actors.engine.templates import Templates
 from actors.host import IDLE, Host, Now, Plan
 from actors.scheduler.specifiers import HostFacts
 from actors.setting import Setting, Signals
@@ -209,7 +210,9 @@ class _Node:
             engines["docker"] = DockerEngine(place, self.fences)
         uname = platform.uname()
         host = HostFacts(setting.machine, uname.node, setting.boot_id, uname.release, uname.machine)
-        self.supervisor = Supervisor(engines, host, self.fences, self._changed)
+        data = self.folder.parent
+        self.templates = Templates(self.folder / "templates", data, lambda unit: self.supervisor.renewed(unit))
+        self.supervisor = Supervisor(engines, host, self.fences, self._changed, templates=self.templates)
         self.actor = EngineActor(setting, self.supervisor)
         self.actor.wanted_hook = self._save_soon
         self.actor.tidy_hook = self._tidy
@@ -244,6 +247,7 @@ class _Node:
         if self.actor.is_live:
             self._save()
         await self.supervisor.close()
+        await self.templates.close()
         if self.fences is not None:
             await self.fences.close()
 

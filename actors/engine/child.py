@@ -10,7 +10,7 @@ from actors.engine import cgroups
 #: (name or ""), cgroup_roots (list or None), type (simple, exec, oneshot, notify), remain (bool), env (dict),
 #: cwd ("" = /, a leading "-" ignores failure), uid, gid, groups (uid None: as the shim), umask, kill_signal,
 #: kill_mode, start_timeout_s, stop_timeout_s (0 = for ever), journal_bytes,
-#: pre, start, post, stop, stop_post: lists of {"argv": [...], "path": str, "ignore": bool, "privileged": bool}
+#: pre, start, post, reload, stop, stop_post: lists of {"argv": [...], "path": str, "ignore": bool, "privileged": bool}
 SPEC = dict[str, Any]
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36

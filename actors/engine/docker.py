@@ -124,6 +124,9 @@ class DockerEngine:
         self._spawn(f"{verb} {seen.container}", self._post(seen.container, verb))
         self._changed()
 
+    async def reload(self, unit: str) -> None:
+        """A container has no ExecReload; a unit file that asks for it is refused."""
+
     async def collect(self, unit: str, run: str) -> None:
         seen = self._seen.get(unit)
         if seen is None or seen.live or seen.run != run:

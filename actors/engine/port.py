@@ -109,6 +109,10 @@ class Engine(Protocol):
         """Ask it to stop (within its own timeout), or kill it now; returns at once, ``changed`` tells the end."""
         ...
 
+    async def reload(self, unit: str) -> None:
+        """Run its ExecReload, if it runs; returns at once, its journal tells how that went."""
+        ...
+
     async def collect(self, unit: str, run: str) -> None:
         """Forget an ended run; its journal stays."""
         ...

@@ -97,13 +97,20 @@ class ProcessEngine:
         self._load(spec.name)
 
     async def stop(self, unit: str, kill: bool = False) -> None:
+        self._signal(unit, signal.SIGINT if kill else signal.SIGTERM)
+
+    async def reload(self, unit: str) -> None:
+        self._signal(unit, signal.SIGHUP)
+
+    def _signal(self, unit: str, number: signal.Signals) -> None:
+        """To the shim of the unit's run, if it lives."""
         status = load_status(self.units / unit)
         if status is None or status["phase"] == "ended":
             return
         pidfd = self._pidfds.get(unit)
         if pidfd is not None and pidfd[0] == status["run"]:
             try:
-                signal.pidfd_send_signal(pidfd[1], signal.SIGINT if kill else signal.SIGTERM)
+                signal.pidfd_send_signal(pidfd[1], number)
             except ProcessLookupError:
                 self._load(unit)
 
@@ -279,7 +286,7 @@ class ProcessEngine:
         }
 
 
-_COMMANDS = ("pre", "start", "post", "stop", "stop_post")
+_COMMANDS = ("pre", "start", "post", "reload", "stop", "stop_post")
 
 
 def seen_of(status: dict[str, Any]) -> Seen:

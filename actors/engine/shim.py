@@ -8,7 +8,8 @@ the way systemd does:
     ExecStartPre… → ExecStart (or each, for oneshot) → [READY=1] → … → ExecStop… → KillSignal → SIGKILL
 
 What happens is written, atomically, to ``status`` in the unit's folder, where a supervisor (also one that starts
-later) reads it. SIGTERM asks the shim to stop the unit, SIGINT to kill it now. It polls nothing.
+later) reads it. SIGTERM asks the shim to stop the unit, SIGINT to kill it now, SIGHUP to run ExecReload once the unit
+runs. It polls nothing.
 """
 
 import fcntl
@@ -55,6 +56,7 @@ class Shim:
         self.childless = True
         self.ready = False
         self.asked = ""  # "stop" or "kill"
+        self.reload_asked = False
         self.guard: socket.socket | None = None
         self.guarding = False
         self.unsaved = False
@@ -116,7 +118,7 @@ class Shim:
         self.ready = True
         self._save(phase="running", ready=True)
         if spec["type"] != "oneshot":
-            self._pump(lambda: self.main_exit is not None)
+            self._run_on(lambda: self.main_exit is not None)
             result = self._result(self.main_exit)
             if result is not None:
                 raise result
@@ -124,7 +126,17 @@ class Shim:
                 return
             self.main = 0
             self._save(pid=0, ticks=0, detail="its process ended; it remains active")
-        self._pump(lambda: False)
+        self._run_on(lambda: False)
+
+    def _run_on(self, over: Callable[[], bool]) -> None:
+        """It runs: ExecReload whenever that is asked for, until ``over``."""
+        while True:
+            self._pump(lambda: over() or self.reload_asked)
+            if over():
+                return
+            self.reload_asked = False
+            for command in self.spec["reload"]:
+                self._aside(command, "ExecReload")
 
     def _start_main(self, command: dict[str, Any], until: float | None) -> None:
         self.main = self._spawn(command, "ExecStart")
@@ -272,12 +284,15 @@ class Shim:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: self._ask("stop"))
         signal.signal(signal.SIGINT, lambda *_: self._ask("kill"))
-        for number in (signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, lambda *_: self._ask_reload())
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _ask(self, what: str) -> None:
         if self.asked != "kill":
             self.asked = what
+
+    def _ask_reload(self) -> None:
+        self.reload_asked = True
 
     def _notify_socket(self) -> None:
         """NOTIFY_SOCKET, in the abstract name space: no path limit, no folder that the unit's user must enter."""

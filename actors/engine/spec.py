@@ -6,6 +6,7 @@ import msgspec
 
 from actors.scheduler import values
 from actors.scheduler.sections import Container, Service
+from actors.scheduler.templates import TemplateFile
 from actors.scheduler.unitfile import UnitFile
 
 #: TimeoutStartSec=infinity and TimeoutStopSec=infinity are 0 here.
@@ -36,6 +37,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     pre: tuple[Command, ...] = ()
     start: tuple[Command, ...] = ()
     post: tuple[Command, ...] = ()
+    reload: tuple[Command, ...] = ()
     stop: tuple[Command, ...] = ()
     stop_post: tuple[Command, ...] = ()
     environment: dict[str, str] = {}
@@ -138,6 +140,9 @@ class UnitSpec(msgspec.Struct, frozen=True, kw_only=True):
     oneshot: bool = False
     #: host ports that it listens on: (number, protocol)
     ports: tuple[tuple[int, str], ...] = ()
+    #: files that are rendered from keys before it starts, and what is done when one is new: restart, reload, none
+    templates: tuple[TemplateFile, ...] = ()
+    on_change: str = "restart"
     process: ProcessSpec | None = None
     container: ContainerSpec | None = None
 
@@ -157,6 +162,8 @@ def spec_of(file: UnitFile) -> UnitSpec:
         fenced=file.fence,
         restart=restart,
         ports=file.ports,
+        templates=file.limits.templates,
+        on_change=file.limits.template_on_change,
         oneshot=service.type == "oneshot" and file.container is None,
         process=_process(service) if file.container is None else None,
         container=_container(file.container, service) if file.container is not None else None,
@@ -182,6 +189,7 @@ def _process(service: Service) -> ProcessSpec:
         pre=_commands(service.exec_start_pre),
         start=_commands(service.exec_start),
         post=_commands(service.exec_start_post),
+        reload=_commands(service.exec_reload),
         stop=_commands(service.exec_stop),
         stop_post=_commands(service.exec_stop_post),
         environment=dict(service.environment),

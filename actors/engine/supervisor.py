@@ -19,6 +19,7 @@ from actors.engine.fences import Fences
 from actors.engine.port import Away, Engine, Refused, Seen
 from actors.engine.spec import UnitSpec, spec_of
 from actors.engine.state import Run
+from actors.engine.templates import Templates
 from actors.scheduler.specifiers import HostFacts
 from actors.scheduler.unitfile import UnitFileError, parse
 
@@ -39,7 +40,11 @@ class Supervisor:
         fences: Fences | None,
         changed: Callable[[set[str]], None],
         now: Callable[[], float] = boot_s,
+        templates: Templates | None = None,
     ) -> None:
+        self.templates = templates
+        #: units of which a file was new while something else was done to them
+        self._due: set[str] = set()
         self.engines = engines
         self.fences = fences
         self.wants: dict[str, Wanted] = {}
@@ -208,6 +213,9 @@ class Supervisor:
             timer.cancel()
         want, seen, track, now_s = self.wants.get(unit), self.seen(unit), self.track(unit), self._now()
         spec = self._spec(unit, want)
+        if self.templates is not None:
+            kept = want is not None and want.state == "launched"
+            self.templates.want(unit, spec if kept else None)
         fence_ok = self.fences is None or self.fences.ok
         stale = self._is_stale(unit, seen)
         may_start = not self._holder(spec) and (fence_ok or spec is None or not spec.fenced)
@@ -261,6 +269,22 @@ class Supervisor:
             track.busy = False
         self._last[unit] = self.seen(unit)
         self.look(unit)
+        if unit in self._due:
+            self.renewed(unit)
+
+    def renewed(self, unit: str) -> None:
+        """A file of the unit is new: tell it, as it asked."""
+        seen, want = self.seen(unit), self.wants.get(unit)
+        spec = self._spec(unit, want)
+        self._due.discard(unit)
+        if spec is None or spec.on_change == "none":
+            return
+        if self.track(unit).busy:
+            self._due.add(unit)
+        elif want is not None and want.state == "launched" and seen is not None and seen.live:
+            self._logger.info("a file of a unit is new", unit=unit, done=spec.on_change)
+            engine = self.engines[seen.engine]
+            self._spawn(engine.reload(unit) if spec.on_change == "reload" else engine.stop(unit))
 
     async def _start(self, action: Start, spec: UnitSpec, track: Track) -> None:
         self._refused.pop(spec.name, None)
@@ -268,6 +292,9 @@ class Supervisor:
             if engine.name != spec.engine and (old := engine.inventory().get(spec.name)) is not None:
                 await engine.collect(spec.name, old.run)
         try:
+            if self.templates is not None:
+                await self.templates.ready(spec)
+                self._due.discard(spec.name)
             await self.engines[spec.engine].start(spec, action.fence, action.generation)
         except Refused as error:
             if error.final:

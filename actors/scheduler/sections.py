@@ -22,6 +22,7 @@ from actors.scheduler.keys import (
     word,
 )
 from actors.scheduler.syntax import BadValue, words
+from actors.scheduler.templates import ON_CHANGE, TemplateFile, template_file
 from actors.scheduler.values import Command, Port
 
 Pairs = tuple[tuple[str, str], ...]
@@ -69,6 +70,7 @@ class Service:
     exec_start_pre: tuple[Command, ...] = ()
     exec_start: tuple[Command, ...] = ()
     exec_start_post: tuple[Command, ...] = ()
+    exec_reload: tuple[Command, ...] = ()
     exec_stop: tuple[Command, ...] = ()
     exec_stop_post: tuple[Command, ...] = ()
     environment: Pairs = ()
@@ -105,6 +107,7 @@ SERVICE_KEYS = {
     "ExecStartPre": Key("exec_start_pre", exec_lines, many=True),
     "ExecStart": Key("exec_start", exec_lines, many=True),
     "ExecStartPost": Key("exec_start_post", exec_lines, many=True),
+    "ExecReload": Key("exec_reload", exec_lines, many=True),
     "ExecStop": Key("exec_stop", exec_lines, many=True),
     "ExecStopPost": Key("exec_stop_post", exec_lines, many=True),
     "Environment": Key("environment", pairs, many=True),
@@ -304,6 +307,7 @@ class Limits:
     """[X-Corelog]. ``engine`` empty: docker if there is a [Container], else process. Nought isn't counted.
 
     ``ports``: (number, protocol) that the unit listens on at its machine; no other unit gets them there.
+    ``template_on_change``: what is done to the unit when one of its files is new: restart, reload, none.
     """
 
     engine: str = ""
@@ -311,6 +315,8 @@ class Limits:
     cpu_millis: int = 0
     memory_bytes: int = 0
     ports: tuple[Port, ...] = ()
+    templates: tuple[TemplateFile, ...] = ()
+    template_on_change: str = "restart"
 
 
 ENGINES = ("process", "docker")
@@ -332,4 +338,6 @@ LIMIT_KEYS = {
     "CPU": Key("cpu_millis", of(values.cpu_millis)),
     "Memory": Key("memory_bytes", of(values.size_bytes)),
     "Ports": Key("ports", _ports, many=True),
+    "Template": Key("templates", template_file, many=True),
+    "TemplateOnChange": Key("template_on_change", choice(*ON_CHANGE)),
 }

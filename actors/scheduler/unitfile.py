@@ -196,6 +196,14 @@ def _agree(
             )
         if service.type == "oneshot" and service.restart in ("always", "on-success"):
             raise wrong("Service", "Restart", f"Type=oneshot can't have Restart={service.restart}")
+    if limits.template_on_change == "reload" and not service.exec_reload:
+        why = (
+            "a container can't be told to reload" if container is not None else "reload needs ExecReload= in [Service]"
+        )
+        raise wrong("X-Corelog", "TemplateOnChange", why)
+    dests = [file.dest for file in limits.templates]
+    if twice := next((dest for dest in dests if dests.count(dest) > 1), ""):
+        raise wrong("X-Corelog", "Template", f"{twice} is rendered twice")
     if fleet.is_global and limits.fence:
         raise wrong("X-Corelog", "Fence", "a global unit runs on every machine; Fence=yes is for one copy only")
 

@@ -8,13 +8,15 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
-from . import kv3, transfer
+from . import kv3, sync, transfer
 from .client import COMMON, DOING, FALSE, NOT_FOUND, USAGE, At, Client, Common, Doing, Failure, note
 from .history import changed, print_changed
 from .kv3 import FORM, Form
 from .output import show
 
 app = App(name="kv", help="Read and write keys, also of the past.")
+app.command(sync.sync)
+app.command(sync.mount)
 AtRevision = Annotated[
     str | None,
     Parameter(name="--at", help="As of a position (1234.7), a time ('2 minutes ago') or a revision of v3 (r123)."),

@@ -1,0 +1,186 @@
+"""Trees of files on a real file system: swapped whole, read-only, and only what differs is written."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.sync import trees
+from node.sync.layout import laid_out
+from node.sync.trees import TreeProblem, Trees
+
+
+def read(path: Path) -> dict[bytes, bytes]:
+    """All files below, by path."""
+    root = os.fsencode(path) + b"/"
+    return {
+        os.path.join(folder, name)[len(root) :]: Path(os.fsdecode(os.path.join(folder, name))).read_bytes()
+        for folder, _, names in os.walk(root)
+        for name in names
+    }
+
+
+def left(path: Path) -> list[str]:
+    return sorted(entry.name for entry in (path.parent / f".{path.name}.trees").iterdir())
+
+
+def test_files_are_read_only_and_what_is_the_same_is_the_same_inode(tmp_path: Path) -> None:
+    made = Trees(tmp_path / "m")
+    made.open()
+    assert made.show({b"a/x": b"1", b"y": b"2"}) == 2
+    assert [oct((tmp_path / "m" / name).stat().st_mode & 0o777) for name in ("a", "a/x")] == ["0o555", "0o444"]
+    before = (tmp_path / "m/y").stat()
+    made.show({b"a/x": b"3", b"y": b"2"})
+    assert (tmp_path / "m/y").stat().st_ino == before.st_ino
+    assert read(tmp_path / "m") == {b"a/x": b"3", b"y": b"2"}
+    made.close()
+    assert read(tmp_path / "m") == {b"a/x": b"3", b"y": b"2"}
+    assert len(left(tmp_path / "m")) == 2, "the lock and the tree that is shown"
+
+
+def test_after_the_grace_a_change_costs_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "GRACE_S", -1.0)
+    made = Trees(tmp_path / "m")
+    made.open()
+    files = {b"%d" % number: b"v" for number in range(50)}
+    assert made.show(files) == 50
+    made.prepare()
+    assert made.show(files | {b"7": b"new"}) == 1
+    assert made.show(files | {b"7": b"new", b"8": b"new"}) == 2, "the spare tree is two changes behind"
+    assert read(tmp_path / "m") == files | {b"7": b"new", b"8": b"new"}
+    made.close()
+
+
+def test_within_the_grace_who_is_in_the_old_tree_finds_it_as_it_was(tmp_path: Path) -> None:
+    made = Trees(tmp_path / "m")
+    made.open()
+    made.show({b"a": b"1"})
+    old = os.open(tmp_path / "m", os.O_RDONLY | os.O_DIRECTORY)
+    for number in range(5):
+        made.show({b"a": b"%d" % number, b"b": b""})
+        made.prepare()
+    assert os.listdir(old) == ["a"]
+    os.close(old)
+    made.close()
+
+
+VALUES = st.dictionaries(
+    st.lists(st.sampled_from([b"a", b"b", b"..", b""]), min_size=1, max_size=3).map(b"/".join),
+    st.binary(max_size=2),
+    max_size=6,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(states=st.lists(VALUES, min_size=1, max_size=6))
+def test_whatever_came_before_what_is_shown_is_what_was_asked_for(tmp_path_factory, states) -> None:  # type: ignore[no-untyped-def]
+    path, grace = tmp_path_factory.mktemp("t") / "m", trees.GRACE_S
+    trees.GRACE_S = -1.0
+    try:
+        made = Trees(path)
+        made.open()
+        for values in states:
+            files = laid_out(values.items()).files
+            made.show(files)
+            assert read(path) == files
+        made.close()
+    finally:
+        trees.GRACE_S = grace
+
+
+def test_a_reader_never_sees_half_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "GRACE_S", 0.5)
+    made, seen, stop = Trees(tmp_path / "m"), set[tuple[bytes, bytes]](), threading.Event()
+    made.open()
+    made.show({b"a/x": b"0", b"b/y": b"0"})
+
+    def look() -> None:
+        while not stop.is_set():
+            root = os.open(tmp_path / "m", os.O_RDONLY | os.O_DIRECTORY)
+            both = []
+            for name in ("a/x", "b/y"):
+                fd = os.open(name, os.O_RDONLY, dir_fd=root)
+                both.append(os.read(fd, 10))
+                os.close(fd)
+            os.close(root)
+            seen.add((both[0], both[1]))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(150):
+        value = b"%d" % number
+        made.show({b"a/x": value, b"b/y": value})
+        made.prepare()
+    stop.set()
+    reader.join()
+    made.close()
+    assert len(seen) > 5
+    assert all(one == other for one, other in seen)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_text("x"), "is no folder"),
+        (lambda path: (path.mkdir(), (path / "x").touch()), "isn't empty"),
+        (lambda path: path.symlink_to("/etc"), "isn't ours"),
+    ],
+)
+def test_what_is_somebody_elses_is_left_alone(tmp_path: Path, make, words) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "m")
+    with pytest.raises(TreeProblem, match=words):
+        Trees(tmp_path / "m").open()
+
+
+def test_two_do_not_keep_one_path(tmp_path: Path) -> None:
+    one = Trees(tmp_path / "m")
+    one.open()
+    with pytest.raises(TreeProblem, match="another process"):
+        Trees(tmp_path / "m").open()
+    one.close()
+    Trees(tmp_path / "m").open()
+
+
+def test_an_empty_folder_is_taken_and_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.mkdir()
+    code = (
+        "import os, sys; from pathlib import Path; from node.sync.trees import Trees\n"
+        "made = Trees(Path(sys.argv[1])); made.open(); made.show({b'a': b'1'}); made.show({b'a': b'2'})\n"
+        "made._become(made._spare(), {b'a': b'3'}); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    assert len(left(path)) == 4
+    made = Trees(path)
+    made.open()
+    assert read(path) == {b"a": b"2"}, "the last tree is shown until there is a new one"
+    assert len(left(path)) == 2
+    made.show({b"b": b"1"})
+    assert read(path) == {b"b": b"1"}
+    made.close()
+
+
+def test_a_full_disk_leaves_the_tree_before(tmp_path: Path) -> None:
+    from tests import needs
+
+    needs.root()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=True)
+    try:
+        made = Trees(tmp_path / "m")
+        made.open()
+        made.show({b"a": b"1"})
+        with pytest.raises(TreeProblem, match="No space left"):
+            made.show({b"a": b"2", b"b": bytes(2 << 20)})
+        assert read(tmp_path / "m") == {b"a": b"1"}
+        made.show({b"a": b"3"})
+        assert read(tmp_path / "m") == {b"a": b"3"}
+        made.close()
+        assert len(left(tmp_path / "m")) == 2
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
