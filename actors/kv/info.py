@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from actors.coordination.membership import Membership, One, full, id_of
+from actors.kv import policing
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
 from actors.kv.http1 import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
@@ -56,6 +57,7 @@ class Info:
         self._shell, self._fold, self._hub = shell, fold, hub
         self._commands, self._reads, self._setting = commands, reads, setting
         self._cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
+        self._policies = policing.Page(fold.v3.revs, commands, reads, lambda: shell.host.replica.offset)
         self._started = time.time()
         self._leader: tuple[int, float] = (-1, 0.0)
         #: Prometheus' text, as the port's metrics write it
@@ -75,6 +77,8 @@ class Info:
             self._json(exchange, {"offset": replica.offset, "state_hash": replica.state_hash()})
         elif exchange.connection.trusted and path == "/internal/import" and method == "POST":
             self._import(exchange)
+        elif exchange.connection.trusted and path == policing.PATH:
+            self._policies.serve(exchange)
         else:
             exchange.respond(404, TEXT, b"404 page not found\n")
 

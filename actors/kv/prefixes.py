@@ -37,7 +37,7 @@ class PrefixCompactor:
             revision = policy.surplus() if sizes else 0
             if policy.limits.keep_age_s:
                 revision = max(revision, self._aged(policy, revs, now_s))
-            if revision > revs.limit_of(policy.prefix):
+            if revision and revision > revs.limit_of(policy.prefix):
                 out.append(says.PrefixCompact(policy.limits.prefix, revision))
         return out
 

@@ -8,12 +8,13 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
-from . import transfer
+from . import policy, transfer
 from .client import COMMON, DOING, NOT_FOUND, At, Client, Common, Doing, Failure, note
 from .history import differences
 from .output import clock_time, show
 
 app = App(name="kv", help="Read and write keys.")
+app.command(policy.app)
 
 
 def _path(key: str) -> str:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from streams.events.update import Publish
 
-from . import history, keyhistory, kv, machines, metrics, snapshotting, units, updates
+from . import history, keyhistory, kv, machines, metrics, policies, snapshotting, units, updates
 from .context import context, plain
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -98,6 +98,9 @@ CALLS = [
         },
     ),
     Call("GET", "/v1/blame/{key:path}", keyhistory.blame, {"at": "as of a position or a time"}),
+    Call("GET", "/v1/policies", policies.list_policies, {"at": "as of a position or a time"}),
+    Call("PUT", "/v1/policies", policies.set_policy, _DO, policies.PolicyBody),
+    Call("POST", "/v1/policies/remove", policies.remove_policy, _DO, policies.RemoveBody),
     Call("GET", "/v1/state", history.get_state, _AT),
     Call("GET", "/health", metrics.health),
     Call("GET", "/metrics", metrics.metrics),

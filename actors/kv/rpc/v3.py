@@ -40,6 +40,7 @@ class V3:
         self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
         self.http2 = Methods()
+        self.rates = self._rpc.rates
         self._rpc.saw_members()
         rpc, watches = self._rpc, self.watches
         services = (
@@ -80,6 +81,7 @@ class V3:
     def applied(self) -> None:
         self._rpc.saw_members()
         self.watches.applied()
+        self.rates.applied()
         revs = self._rpc.revs
         if revs.compacted != self._compacted[0]:
             self._compacted = (revs.compacted, revs.floors)

@@ -47,22 +47,22 @@ class Policy:
     """``live_bytes``: of keys and values that live; ``history_bytes``: of what compaction would give back.
 
     ``mods`` and ``garbage``: for each change since the last compaction that left something behind, its revision and
-    how many bytes, in order. ``writes``: changes since this process began; informative only.
+    how many bytes, in order. ``puts``: since this process began; informative only.
     """
 
-    __slots__ = ("garbage", "history_bytes", "limits", "live_bytes", "mods", "prefix", "writes")
+    __slots__ = ("garbage", "history_bytes", "limits", "live_bytes", "mods", "prefix", "puts")
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.prefix = limits, unblob(limits.prefix)
-        self.live_bytes = self.history_bytes = self.writes = 0
+        self.live_bytes = self.history_bytes = self.puts = 0
         self.mods, self.garbage = array("q"), array("q")
 
     def took(self, made: "Rev", old: "Rev | None") -> None:
         """A change of one of its keys. ``old``: what it replaced."""
-        self.writes += 1
         left = old.size if old is not None and old.version else 0
         if made.version:
             self.live_bytes += made.size - left
+            self.puts += 1
         else:
             self.live_bytes -= left
             left += made.size

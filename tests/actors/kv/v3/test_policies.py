@@ -1,4 +1,4 @@
-"""Policies of prefixes, beside a naive count over all that ever happened: bytes, compactions, what is still to be read."""
+"""Policies of prefixes, beside a naive count over all that ever happened: bytes, compactions, what can be read."""
 
 from typing import Any
 
