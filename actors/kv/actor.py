@@ -13,7 +13,7 @@ from typing import Any
 from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
-from actors.kv import history
+from actors.kv import corrupt, history
 from actors.kv.autocompact import AutoCompactor
 from actors.kv.countdowns import LeaseClocks
 from actors.kv.decide import COUNT_S, Countdowns
@@ -30,7 +30,7 @@ from streams.events import kv as says
 from streams.events import kv3 as v3_says
 from streams.events import log as log_says
 from streams.events.base import Event, say
-from streams.replay import Applied, Replica
+from streams.replay import Applied, Diverged, Replica
 
 
 class Kv:
@@ -200,7 +200,11 @@ async def serve(setting: Setting, signals: Signals) -> None:
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
         async with telling(setting, log, KvFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
-            await _run(shell, actor, setting, signals)
+            try:
+                await _run(shell, actor, setting, signals)
+            except Diverged as error:
+                await corrupt.tell(setting, log, _fold(host.replica), error)
+                raise
     finally:
         await log.close()
 
