@@ -13,11 +13,12 @@ from typing import Any
 from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
-from actors.kv import history
+from actors.kv import corrupt, history
 from actors.kv.autocompact import AutoCompactor
 from actors.kv.countdowns import LeaseClocks
 from actors.kv.decide import COUNT_S, Countdowns
 from actors.kv.port import Port
+from actors.kv.prefixes import PrefixCompactor
 from actors.kv.state import KvFold
 from actors.kv.v2.nodes import Change
 from actors.kv.v3.leases import renewed_ids
@@ -29,7 +30,7 @@ from streams.events import kv as says
 from streams.events import kv3 as v3_says
 from streams.events import log as log_says
 from streams.events.base import Event, say
-from streams.replay import Applied, Replica
+from streams.replay import Applied, Diverged, Replica
 
 
 class Kv:
@@ -52,6 +53,7 @@ class Kv:
         #: of v3's leases; made when the replica is live
         self.leases: LeaseClocks | None = None
         self._compactor = AutoCompactor(setting.etcd.auto_compaction_mode, setting.etcd.auto_compaction_retention)
+        self._prefixes = PrefixCompactor()
         self._term = -1
         self._checkpointed = ""
 
@@ -62,6 +64,7 @@ class Kv:
         self._countdowns.restart(_fold(replica).store, now.boot_s)
         self._clocks(replica).restart(now.boot_s)
         self._compactor.restart(now.boot_s)
+        self._prefixes.restart(now.boot_s)
         self.on_live()
 
     def _clocks(self, replica: Replica) -> LeaseClocks:
@@ -78,6 +81,7 @@ class Kv:
             self._countdowns.restart(fold.store, now.boot_s)
             self._clocks(replica).restart(now.boot_s)
             self._compactor.restart(now.boot_s)
+            self._prefixes.restart(now.boot_s)
         else:
             if changes:
                 self._count(changes, fold, now)
@@ -116,7 +120,10 @@ class Kv:
         if not due and (left := self._countdowns.counted(fold.store, now.boot_s)):
             events.append(say(says.TtlsCounted(left), term=term))
         if (revision := self._compactor.due(now.boot_s, fold.v3.revs.revision, fold.v3.revs.compacted)) is not None:
-            events.append(say(v3_says.Compact(revision), principal=f"machine:{self.setting.machine}"))
+            # with its term: where users are asked for, nobody's compaction would be refused
+            said = v3_says.Compact(revision)
+            events.append(say(said, principal=f"machine:{self.setting.machine}", term=term))
+        events += [say(compact, term=term) for compact in self._prefixes.due(fold.v3.revs, now.boot_s)]
         if (checkpoint := self._checkpoint(replica)) is not None:
             events.append(checkpoint)
         return Plan(events, wake_at_s=self._wake_at_s(fold, now))
@@ -131,8 +138,7 @@ class Kv:
         assert self.leases is not None
         known = [one for one in (self._countdowns.next_s(fold.store), self.leases.next_s()) if one is not None]
         known = [*known, now.boot_s + COUNT_S] if known else []
-        if (compact_s := self._compactor.next_s()) is not None:
-            known.append(compact_s)
+        known += [one for one in (self._compactor.next_s(), self._prefixes.next_s(fold.v3.revs)) if one is not None]
         return min(known) if known else None
 
     def _served(self, fold: KvFold) -> list[Event]:
@@ -194,7 +200,11 @@ async def serve(setting: Setting, signals: Signals) -> None:
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
         async with telling(setting, log, KvFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
-            await _run(shell, actor, setting, signals)
+            try:
+                await _run(shell, actor, setting, signals)
+            except Diverged as error:
+                await corrupt.tell(setting, log, _fold(host.replica), error)
+                raise
     finally:
         await log.close()
 

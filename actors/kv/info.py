@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from actors.coordination.membership import id_of
-from actors.kv import v2users
+from actors.kv import policing, v2users
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
 from actors.kv.http1 import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
@@ -66,6 +66,7 @@ class Info:
         self._users = users
         cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
         self._members = V2Members(fold, commands, users, cluster)
+        self._policies = policing.Page(fold.v3.revs, commands, reads, lambda: shell.host.replica.offset)
         self._started = time.time()
         self._leader: tuple[int, float] = (-1, 0.0)
         #: Prometheus' text, as the port's metrics write it
@@ -91,6 +92,8 @@ class Info:
             self._step(exchange, _Step)
         elif exchange.connection.trusted and path == "/internal/restore" and method == "POST":
             self._step(exchange, _RestoreStep)
+        elif exchange.connection.trusted and path == policing.PATH:
+            self._policies.serve(exchange)
         else:
             exchange.respond(404, TEXT, b"404 page not found\n")
 

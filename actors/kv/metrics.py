@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from actors.coordination.membership import id_of
+from actors.kv import policing
 from actors.kv.commands import Commands
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.rpc.service import QUOTA_BYTES, Method
@@ -53,6 +54,7 @@ class Metrics:
         yield from self._server()
         yield from self._store()
         yield from self._grpc()
+        yield from policing.metrics(self._fold.v3.revs, self._v3.rates)
 
     def _server(self) -> Iterator[Metric]:
         election, replica = self._fold.cluster.election, self._shell.host.replica

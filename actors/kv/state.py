@@ -22,7 +22,7 @@ from streams.events import cluster as cluster_says
 from streams.events import kv as says
 from streams.events import kv2 as v2_says
 from streams.events import kv3 as v3_says
-from streams.events.base import Blob, Event
+from streams.events.base import Blob, Event, unblob
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 from streams.records import Record
 from streams.replay import Context, LogState
@@ -237,7 +237,10 @@ class KvFold:
 
 def _plain(data: v3_says.Put, v3: V3Store) -> bool:
     """Whether a put needs nothing looked up but its key."""
-    return not (data.lease or data.ignore_value or data.ignore_lease or v3.auth.enabled or v3.alarms)
+    if data.lease or data.ignore_value or data.ignore_lease or v3.auth.enabled or v3.alarms:
+        return False
+    policies = v3.revs.policies
+    return policies is None or not policies.of(unblob(data.key))
 
 
 def _made(key: str, dirs: dict[str, Dir]) -> bool:

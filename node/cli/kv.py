@@ -8,13 +8,14 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
-from . import kv3, sync, transfer
+from . import kv3, policy, sync, transfer
 from .client import COMMON, DOING, FALSE, NOT_FOUND, USAGE, At, Client, Common, Doing, Failure, note
 from .history import changed, print_changed
 from .kv3 import FORM, Form
 from .output import show
 
 app = App(name="kv", help="Read and write keys, also of the past.")
+app.command(policy.app)
 app.command(sync.sync)
 app.command(sync.mount)
 AtRevision = Annotated[

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from streams.events.update import Publish
 
-from . import history, keyhistory, keys3, kv, machines, metrics, snapshotting, units, updates
+from . import history, keyhistory, keys3, kv, machines, metrics, policies, snapshotting, units, updates
 from .context import context, plain
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -133,6 +133,9 @@ CALLS = [
         {**_KEYS, "from": "position, time or revision", "to": "position, time or revision (now)"},
     ),
     Call("POST", "/v1/kv3/restore", keys3.restore, {"dry_run": "1: tell what would change"}, keys3.RestoreBody),
+    Call("GET", "/v1/policies", policies.list_policies, {"at": "as of a position or a time"}),
+    Call("PUT", "/v1/policies", policies.set_policy, _DO, policies.PolicyBody),
+    Call("POST", "/v1/policies/remove", policies.remove_policy, _DO, policies.RemoveBody),
     Call("GET", "/v1/state", history.get_state, _AT),
     Call("GET", "/health", metrics.health),
     Call("GET", "/metrics", metrics.metrics),

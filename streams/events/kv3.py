@@ -166,6 +166,38 @@ class Alarm(Data, frozen=True):
     on: bool = True
 
 
+@event("kv.v3.policy_set.v1", "kv", command=True)
+class PolicySet(Data, frozen=True):
+    """An operator limits the keys that begin with ``prefix`` (empty: all keys); replaces what was set for it before.
+
+    ``max_bytes`` of what lives there; ``writes_per_s``, of which ``burst`` may come at once (0: a second's worth);
+    the history is compacted when it is older than ``keep_age_s``, or has more than ``keep_bytes``. 0: no limit.
+    """
+
+    prefix: Blob
+    max_bytes: int = 0
+    writes_per_s: float = 0.0
+    burst: int = 0
+    keep_age_s: int = 0
+    keep_bytes: int = 0
+
+
+@event("kv.v3.policy_removed.v1", "kv", command=True)
+class PolicyRemove(Data, frozen=True):
+    """An operator ends the policy of ``prefix``; what was compacted for it stays so."""
+
+    prefix: Blob
+
+
+@event("kv.v3.prefix_compacted.v1", "kv")
+class PrefixCompact(Data, frozen=True):
+    """The master (term), as a policy asks: the history before ``revision`` of all keys that begin with ``prefix``
+    may be forgotten. Void if the policy is gone, or it was compacted as far already."""
+
+    prefix: Blob
+    revision: int
+
+
 class Permission(Part, frozen=True):
     """``kind``: 0 read, 1 write, 2 both."""
 

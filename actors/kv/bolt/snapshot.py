@@ -20,7 +20,7 @@ from actors.kv.bolt.errors import BoltError, MessageError, SnapshotError
 from actors.kv.bolt.file import Bucket, Writer
 from actors.kv.bolt.read import File
 from actors.kv.v3.leases import Lease
-from actors.kv.v3.revs import Rev
+from actors.kv.v3.revs import Rev, Revs
 from actors.kv.v3.store import Store
 
 HASH_BYTES = 32
@@ -54,7 +54,7 @@ class Writing:
         buckets = {name: dict[bytes, bytes]() for name in (b"lease", b"alarm", b"meta", *EMPTY, *AUTH)}
         buckets[b"lease"] = {_unsigned(one.id): _lease(one) for one in store.leases.by_id.values()}
         buckets[b"alarm"] = {messages.alarm(kind, member): b"" for kind, member in store.alarms}
-        buckets[b"meta"] = _meta(store.revs.compacted, index, term)
+        buckets[b"meta"] = _meta(store.revs, index, term)
         for bucket, key, value in auth:
             if bucket not in AUTH:
                 raise ValueError(f"{bucket!r} is no bucket of auth")
@@ -101,10 +101,15 @@ def _sizes(revs: list[Rev]) -> Iterator[tuple[int, int]]:
     return ((17 if rev.version else 18, measured(rev)) for rev in revs)
 
 
-def _meta(compacted: int, index: int, term: int) -> dict[bytes, bytes]:
+def _meta(revs: Revs, index: int, term: int) -> dict[bytes, bytes]:
+    """etcd knows of no compaction of a prefix, and would serve its history with gaps: it is told to compact all keys as
+    far when it starts."""
     out = {INDEX: _unsigned(index), TERM: _unsigned(term)}
-    if compacted >= 0:
-        out[SCHEDULED] = out[FINISHED] = messages.revision_key(compacted, 0)
+    scheduled = max(revs.compacted, revs.floors.top) if revs.floors is not None else revs.compacted
+    if scheduled >= 0:
+        out[SCHEDULED] = messages.revision_key(scheduled, 0)
+    if revs.compacted >= 0:
+        out[FINISHED] = messages.revision_key(revs.compacted, 0)
     return out
 
 

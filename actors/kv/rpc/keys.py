@@ -104,6 +104,7 @@ class Keys:
 
     def _looked(self, call: Call, data: says.Txn) -> txns.TxnDone:
         """A transaction that only reads, outside the log."""
+        self._rpc.check_sound()
         for key, end, kind in needs(self._rpc.leases, data):
             self._rpc.check(call, key, end, kind)
         return txns.run(txns.Writing(self._rpc.revs, self._rpc.leases), data)
@@ -128,6 +129,7 @@ class Keys:
         """What lived at the first moment, page by page as the client takes it."""
         if not request.serializable:
             await self._rpc.linearizable()
+        self._rpc.check_sound()
         self._rpc.check(call, query.key, query.end)
         drained = asyncio.Event()
         call.on_drained = drained.set

@@ -15,6 +15,7 @@ from actors.coordination import membership
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, TooMany
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
+from actors.kv.rpc.rates import Rates
 from actors.kv.state import KvFold
 from actors.kv.v3 import errors
 from actors.kv.v3.auth import READ, TOKENS_MAX, USER, Auth
@@ -93,6 +94,7 @@ class Rpc:
         self._token_idle_s = float(setting.etcd.auth_token_ttl)
         self.jwts = None if setting.etcd.auth_token == "simple" else Jwts(setting.etcd.auth_token)
         self.quota_bytes = setting.etcd.quota_backend_bytes or QUOTA_BYTES
+        self.rates = Rates(self.revs)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -223,9 +225,11 @@ class Rpc:
 
     def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Message]) -> None:
         """Order ``data``; ``done`` makes the answer when it is applied here."""
-        event = self.event(call, data)
+        event, over = self.event(call, data), self.rates.admit(data)
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
+            if over is not None:
+                over()
             if call.gone:
                 return
             try:
@@ -240,12 +244,15 @@ class Rpc:
     async def command(self, call: Call, data: Data, size: int) -> Result:
         """The same for coroutines. Raises V3Error."""
         future: asyncio.Future[Applied | NotSent | OutcomeUnknown] = asyncio.get_running_loop().create_future()
+        event, over = self.event(call, data), self.rates.admit(data)
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
+            if over is not None:
+                over()
             if not future.done():
                 future.set_result(result)
 
-        self.commands.submit(self.event(call, data), 200 + size, came)
+        self.commands.submit(event, 200 + size, came)
         return outcome(await future)
 
     def tell(self, call: Call, data: Data) -> None:

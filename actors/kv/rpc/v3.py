@@ -18,11 +18,14 @@ from actors.kv.rpc.users import Users
 from actors.kv.rpc.watches import Watches
 from actors.kv.state import KvFold
 from actors.kv.v3 import errors
+from actors.kv.v3.revs import Reach
 from actors.setting import Setting
 from actors.shell import Shell
 
 #: Between two steps of giving memory back (a segment of the history each, about a millisecond).
 SWEEP_S = 0.01
+#: Memory of compacted prefixes waits, so that one pass over the history serves several of them.
+PREFIXES_S = 5.0
 
 
 class V3:
@@ -33,10 +36,11 @@ class V3:
     ) -> None:
         self._rpc = Rpc(shell, fold, commands, reads, setting)
         self.watches = Watches(self._rpc)
-        self._compacted = -1
+        self._compacted: Reach = (-1, None)
         self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
         self.http2 = Methods()
+        self.rates = self._rpc.rates
         self._rpc.saw_members()
         rpc, watches = self._rpc, self.watches
         services = (
@@ -77,19 +81,23 @@ class V3:
     def applied(self) -> None:
         self._rpc.saw_members()
         self.watches.applied()
+        self.rates.applied()
         revs = self._rpc.revs
-        if revs.compacted != self._compacted:
-            self._compacted = revs.compacted
+        if revs.compacted != self._compacted[0]:
+            self._compacted = (revs.compacted, revs.floors)
             self._sweep_soon()
+        elif revs.floors is not self._compacted[1]:
+            self._compacted = (revs.compacted, revs.floors)
+            self._sweep_soon(PREFIXES_S)
 
     def close(self) -> None:
         self._rpc.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _sweep_soon(self) -> None:
+    def _sweep_soon(self, wait_s: float = SWEEP_S) -> None:
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(wait_s, self._sweep)
 
     def _sweep(self) -> None:
         """Give back memory of what was compacted, a little at a time."""

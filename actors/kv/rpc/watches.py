@@ -244,9 +244,10 @@ class Stream:
     def _read_page(self, watcher: Watcher) -> None:
         revs = self._rpc.revs
         self._watches.applied()
-        if watcher.next < revs.compacted:
+        limit = revs.limit(watcher.key, b"" if watcher.end is None else watcher.end or b"\0")
+        if watcher.next < limit:
             self._drop(watcher)
-            answer = pb.WatchResponse(watch_id=watcher.id, canceled=True, compact_revision=revs.compacted)
+            answer = pb.WatchResponse(watch_id=watcher.id, canceled=True, compact_revision=limit)
             self.call.send(self._rpc.head(answer, 0).SerializeToString())
             return
         page = watching.page(revs, watcher)

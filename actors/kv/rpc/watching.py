@@ -145,7 +145,7 @@ def event(rev: Rev, prev: Rev | None = None) -> bytes:
 
 def before(revs: Revs, rev: Rev) -> Rev | None:
     """What ``rev`` replaced, as etcd finds it: the key at the revision before; nothing if that is compacted."""
-    if rev.version == 1 or rev.mod - 1 < revs.compacted:
+    if rev.version == 1 or rev.mod - 1 < revs.limit_of(rev.key):
         return None
     prev = rev.prev
     while prev is not None and prev.mod == rev.mod:

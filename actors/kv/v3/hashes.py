@@ -19,8 +19,8 @@ def hash_kv(revs: Revs, revision: int = 0) -> Iterator[int]:
 
     revision: up to it, 0: up to now. Raises COMPACTED, FUTURE_REV (at the first step).
     """
-    upto, compacted = revision or revs.revision, revs.compacted
-    if revision and revision < compacted:
+    upto, compacted, floors = revision or revs.revision, revs.compacted, revs.floors
+    if revision and (revision < compacted or (floors is not None and revision < floors.top)):
         raise errors.COMPACTED
     if upto > revs.revision:
         raise errors.FUTURE_REV
@@ -32,6 +32,8 @@ def hash_kv(revs: Revs, revision: int = 0) -> Iterator[int]:
             if rev.mod > upto:
                 break
             if rev.mod <= compacted and not _kept(revs, rev, compacted if nothing_lives else upto):
+                continue
+            if floors is not None and rev.mod > compacted and not revs.keeps(rev):
                 continue
             total = crc32c.crc32c(_value(rev), crc32c.crc32c(_name(rev), total))
         done += len(segment.revs)

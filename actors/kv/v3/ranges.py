@@ -69,7 +69,7 @@ def ranged(revs: Revs, asked: Query, current: int) -> Ranged:
     revision = asked.revision if asked.revision > 0 else current
     if revision > current:
         raise errors.FUTURE_REV
-    if revision < revs.compacted:
+    if revision < revs.compacted or (revision < current and revision < revs.limit(asked.key, asked.end)):
         raise errors.COMPACTED
     if not asked.end:
         return _single(revs, asked, revision)

@@ -13,6 +13,8 @@ import msgspec
 from sortedcontainers import SortedList
 
 from actors.kv.v3 import errors
+from actors.kv.v3.floors import Floors
+from actors.kv.v3.policies import Policies
 
 #: Revisions in one segment of the history.
 SEGMENT = 1024
@@ -39,6 +41,10 @@ class Rev(msgspec.Struct, gc=False):
         return len(self.key) + len(self.value) + OVERHEAD_BYTES
 
 
+#: Compactions: of all keys, and of prefixes.
+Reach = tuple[int, "Floors | None"]
+
+
 class Segment:
     """``first``: main revision of its first; ``garbage``: bytes superseded by all changes before this segment."""
 
@@ -51,7 +57,9 @@ class Segment:
 
 class Revs:
     """``revision``: the last one made; ``compacted``: the revision of the last compaction, or -1; ``size``: bytes
-    that a quota counts, which compaction gives back at once although memory follows later (:meth:`sweep`)."""
+    that a quota counts, which compaction gives back at once although memory follows later (:meth:`sweep`).
+
+    ``floors``: prefixes that were compacted further; ``policies``: what is limited by prefix. None: there are none."""
 
     def __init__(self) -> None:
         #: changes since this process began; informative only
@@ -64,14 +72,15 @@ class Revs:
         self.live: SortedList[bytes] = SortedList()
         self.dead: SortedList[bytes] = SortedList()
         self.segments: list[Segment] = [Segment(0, 0)]
-        #: bytes superseded by all changes so far, and by those up to the compaction
+        self.floors: Floors | None = None
+        self.policies: Policies | None = None
+        #: bytes superseded by all changes so far (but what prefixes gave back), and by those up to the compaction
         self._garbage = 0
         self._given_back = 0
-        #: where sweeping goes on, and the compaction it is to reach
-        self._swept = -1
-        self._sweeping = -1
+        #: the compactions (of all keys, of prefixes) that sweeping reached, those it is to reach, where it goes on
+        self._swept: Reach = (-1, None)
+        self._sweeping: Reach | None = None
         self._at = 0
-        self._kept: list[Segment] = []
 
     # -- changing ---------------------------------------------------------------------------------------------
 
@@ -114,6 +123,8 @@ class Revs:
             self._garbage += len(old.key) + len(old.value) + OVERHEAD_BYTES
         if not made.version:
             self._garbage += size
+        if self.policies is not None:
+            self.policies.took(made, old)
 
     def compact(self, revision: int) -> None:
         """Raises COMPACTED or FUTURE_REV, as etcd."""
@@ -127,16 +138,45 @@ class Revs:
         garbage = self._garbage_at(revision)
         self.size -= garbage - self._given_back
         self.compacted, self._given_back = revision, garbage
+        if self.floors is not None:
+            self.floors = self.floors.above(revision)
+        if self.policies is not None:
+            self.policies.compacted(revision)
+
+    def compact_prefix(self, prefix: bytes, revision: int) -> None:
+        """Of a prefix with a policy. Raises COMPACTED, FUTURE_REV."""
+        assert self.policies is not None
+        floors = self.floors or Floors({})
+        if revision <= max(self.compacted, floors.below(prefix)):
+            raise errors.COMPACTED
+        if revision > self.revision:
+            raise errors.FUTURE_REV
+        self._take_back(*self.policies.compacted_prefix(prefix, revision))
+        self.floors = floors.raised(prefix, revision)
+
+    def _take_back(self, mods: list[int], garbage: list[int]) -> None:
+        """Changes at ``mods`` left so many bytes, which no later compaction gives back again."""
+        at = gone = 0
+        for index in range(self._segment(mods[0]) + 1 if mods else len(self.segments), len(self.segments)):
+            segment = self.segments[index]
+            while at < len(mods) and mods[at] < segment.first:
+                gone += garbage[at]
+                at += 1
+            segment.garbage -= gone
+        total = sum(garbage)
+        self.size -= total
+        self._garbage -= total
 
     def _garbage_at(self, revision: int) -> int:
         """Bytes superseded by changes up to ``revision``, which is above the compaction."""
         segment = self.segments[self._segment(revision)]
         # below the compaction the links that tell may be cut already; what was given back there is known
         total = segment.garbage if segment.first > self.compacted else self._given_back
+        floors = self.floors
         for rev in segment.revs:
             if rev.mod > revision:
                 break
-            if rev.mod <= self.compacted:
+            if rev.mod <= self.compacted or (floors is not None and rev.mod <= floors.of(rev.key)):
                 continue
             if rev.prev is not None and rev.prev.version:
                 total += rev.prev.size
@@ -145,6 +185,14 @@ class Revs:
         return total
 
     # -- reading ----------------------------------------------------------------------------------------------
+
+    def limit(self, key: bytes, end: bytes) -> int:
+        """Below this revision a range can't be read. ``end``: as a range's."""
+        return self.compacted if self.floors is None else max(self.compacted, self.floors.over(key, end))
+
+    def limit_of(self, key: bytes) -> int:
+        """The same of one key."""
+        return self.compacted if self.floors is None else max(self.compacted, self.floors.of(key))
 
     def at(self, key: bytes, revision: int) -> Rev | None:
         """The key as it was at a main revision; None where it didn't live."""
@@ -184,24 +232,31 @@ class Revs:
 
         No answer depends on how far it came: readers go by :attr:`compacted`.
         """
-        if self._sweeping < 0:
-            if self._swept >= self.compacted:
+        if self._sweeping is None:
+            if self._swept == (self.compacted, self.floors):
                 return False
-            self._sweeping, self._at, self._kept = self.compacted, 0, []
+            self._sweeping, self._at = (self.compacted, self.floors), 0
+        compacted, floors = self._sweeping
+        top = compacted if floors is None else max(compacted, floors.top)
         while segments > 0:
             segments -= 1
-            if self._at == len(self.segments) or self.segments[self._at].first > self._sweeping:
-                self.segments[: self._at] = self._kept
-                self._swept, self._sweeping = self._sweeping, -1
-                return self._swept < self.compacted
-            self._sweep_one(self.segments[self._at])
-            self._at += 1
+            if self._at == len(self.segments) or self.segments[self._at].first > top:
+                self._swept, self._sweeping = self._sweeping, None
+                return self._swept != (self.compacted, self.floors)
+            self._sweep_one(self.segments[self._at], compacted, floors)
         return True
 
-    def _sweep_one(self, segment: Segment) -> None:
-        limit = self._sweeping
-        kept = [rev for rev in segment.revs if rev.mod > limit or self._lives(rev, limit)]
+    def _sweep_one(self, segment: Segment, compacted: int, floors: Floors | None) -> None:
+        limit = compacted
+        kept: list[Rev] = []
         for rev in segment.revs:
+            if floors is not None:
+                limit = max(compacted, floors.of(rev.key))
+            if rev.mod > limit or self._lives(rev, limit):
+                kept.append(rev)
+        for rev in segment.revs:
+            if floors is not None:
+                limit = max(compacted, floors.of(rev.key))
             if rev.mod <= limit:
                 rev.prev = None
                 if not rev.version and rev.mod < limit and self.newest.get(rev.key) is rev:
@@ -209,15 +264,18 @@ class Revs:
                     self.dead.remove(rev.key)
         segment.revs = kept
         if segment is self.segments[-1]:
-            self._kept.append(segment)  # changes go on being taken into it while sweeping pauses
+            self._at += 1  # changes go on being taken into it while sweeping pauses
             return
+        before = self.segments[self._at - 1] if self._at else None
         if not kept:
-            return
-        before = self._kept[-1] if self._kept else None
-        if before is not None and len(before.revs) + len(kept) <= SEGMENT and kept[-1].mod <= limit:
-            before.revs += kept
+            del self.segments[self._at]
+        elif before is not None and len(before.revs) + len(kept) <= SEGMENT:
+            # a new one for both: who reads the old ones meets each revision once
+            joined = Segment(before.first, before.garbage)
+            joined.revs = before.revs + kept
+            self.segments[self._at - 1 : self._at + 1] = [joined]
         else:
-            self._kept.append(segment)
+            self._at += 1
 
     def _lives(self, rev: Rev, limit: int) -> bool:
         """Whether a revision at or below ``limit`` is its key's last one there; of tombstones only one just there."""
@@ -232,8 +290,13 @@ class Revs:
         """All revisions that the compaction left, in order, however far sweeping came."""
         for segment in self.segments:
             for rev in segment.revs:
-                if rev.mod > self.compacted or self._lives(rev, self.compacted):
+                if self.keeps(rev):
                     yield rev
+
+    def keeps(self, rev: Rev) -> bool:
+        """Whether a revision that is there is to be seen."""
+        limit = self.limit_of(rev.key)
+        return rev.mod > limit or self._lives(rev, limit)
 
     def relink(self, rev: Rev) -> None:
         """Restore: take a revision as it was, in order."""
@@ -244,13 +307,17 @@ class Revs:
             (self.live if old.version else self.dead).remove(rev.key)
         (self.live if rev.version else self.dead).add(rev.key)
         self._take(rev, old)
+        if self.floors is not None and not rev.version and rev.mod <= self.floors.of(rev.key):
+            # a tombstone that is kept because it is just at the floor: given back already
+            self.size -= rev.size
+            self._garbage -= rev.size
 
     def relinked(self, revision: int, compacted: int) -> None:
         """Restore: all are there."""
         self.revision = revision
         if compacted >= 0:
             self._give_back(compacted)
-            self._swept = compacted
+        self._swept = (compacted, self.floors)
 
 
 def _first(segment: Segment) -> int:

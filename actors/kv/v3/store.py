@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 
 from actors.kv.v3 import errors, imports, restores, txn
+from actors.kv.v3 import policies as policing
 from actors.kv.v3.auth import Auth, Kept, check_event
 from actors.kv.v3.errors import V3Error
+from actors.kv.v3.floors import Floors
 from actors.kv.v3.leases import Lease, Leases
-from actors.kv.v3.revs import Rev, Revs
+from actors.kv.v3.revs import OVERHEAD_BYTES, Rev, Revs
 from streams.events import kv3 as says
 from streams.events.base import Blob, Event, blob, unblob
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
@@ -43,6 +45,8 @@ class _Line(msgspec.Struct, omit_defaults=True):
     auth: Kept | None = None
     staged: imports.Staged | None = None
     restoring: restores.Staged | None = None
+    policies: list[policing.Limits] = []
+    floors: list[tuple[Blob, int]] = []
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -66,7 +70,7 @@ class Store:
         try:
             if self.alarms:
                 self._check_alarms(event.data)
-            if self.auth.enabled:
+            if self.auth.enabled and not event.term:  # the master's own word needs no user
                 check_event(self.auth, self.leases, event.data, event.principal)
             value = self._evolved(event.data, offset)
         except V3Error as error:
@@ -105,6 +109,8 @@ class Store:
                 return imports.change(self, data)
             case says.RestoreBegin() | says.RestorePart() | says.RestoreEnd():
                 return restores.change(self, data)
+            case says.PolicySet() | says.PolicyRemove() | says.PrefixCompact():
+                return policing.change(self.revs, data)
             case _:
                 self.auth.change(data)
                 return None
@@ -121,7 +127,11 @@ class Store:
     def put(self, data: says.Put) -> Rev:
         """Raises V3Error."""
         writing = txn.Writing(self.revs, self.leases)
-        made = writing.put(*txn.resolved(writing, data))
+        key, value, lease = txn.resolved(writing, data)
+        if self.revs.policies is not None:
+            size = len(key) + len(value) + OVERHEAD_BYTES
+            self.revs.policies.check_put(key, size, self.revs.newest.get(key))
+        made = writing.put(key, value, lease)
         writing.finish()
         return made
 
@@ -164,7 +174,7 @@ class Store:
 
     @property
     def untouched(self) -> bool:
-        return self.empty and self.staged is None and self.restoring is None
+        return self.empty and self.staged is None and self.restoring is None and self.revs.policies is None
 
     @property
     def empty(self) -> bool:
@@ -178,7 +188,10 @@ class Store:
             return
         revs = self.revs
         leases = [(one.id, one.ttl_s, one.renewed, one.left_ms) for one in self.leases.by_id.values()]
-        yield _encoded(_Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode()))
+        head = _Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode())
+        head.policies = policing.encoded(revs.policies)
+        head.floors = [(blob(prefix), floor) for prefix, floor in revs.floors or ()]
+        yield _encoded(head)
         rows: list[Row] = []
         size = 0
         if (staged := self.staged) is not None:
@@ -200,6 +213,7 @@ class Store:
         """The inverse of :meth:`encode`, into an empty store. Raises ValueError on anything else."""
         head: _Line | None = None
         revs = self.revs
+        limits, revs.policies = policing.encoded(revs.policies), None  # of a store that is imported into
         for line in lines:
             row = _lines.decode(line)
             if head is None:
@@ -207,6 +221,8 @@ class Store:
                 self.leases.by_id = {one[0]: Lease(*one, {}) for one in row.leases}
                 self.alarms = dict.fromkeys(row.alarms)
                 self.auth.restore(row.auth)
+                if row.floors:
+                    revs.floors = Floors({unblob(prefix): floor for prefix, floor in row.floors})
             if row.staged is not None:
                 self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts)
                 self.staged.lines |= row.staged.lines
@@ -216,7 +232,9 @@ class Store:
                 revs.relink(Rev(unblob(key), unblob(value), create, mod, version, lease, sub, None))
         if head is not None:
             revs.relinked(head.revision, head.compacted)
+            limits = head.policies or limits
             self._attach_all()
+        revs.policies = policing.restored(limits, revs)
 
     def _attach_all(self) -> None:
         """The keys of leases are not in the snapshot: they follow from the newest revisions."""

@@ -97,6 +97,8 @@ def run(writing: Writing, txn: Txn) -> TxnDone:
     """Raises what an operation of a taken branch can't do, before anything is changed."""
     paths = _paths(writing.revs, txn, [])
     _check(writing, txn, iter(paths))
+    if writing.revs.policies is not None:
+        writing.revs.policies.check_txn(writing.revs, _taken(txn, iter(paths)))
     return _execute(writing, txn, iter(paths))
 
 
@@ -159,12 +161,21 @@ def _check(writing: Writing, txn: Txn, paths: Iterator[bool]) -> None:
             case says.OpRange(revision=revision) if revision > 0:
                 if revision > revs.revision:
                     raise errors.FUTURE_REV
-                if revision < revs.compacted:
+                if revision < revs.compacted or revision < revs.limit(unblob(op.key), unblob(op.range_end)):
                     raise errors.COMPACTED
             case says.OpTxn():
                 _check(writing, op, paths)
             case _:
                 pass
+
+
+def _taken(txn: Txn, paths: Iterator[bool]) -> Iterator[says.Op]:
+    """The operations of all branches that are taken, in the order in which they are done."""
+    for op in _branch(txn, next(paths)):
+        if isinstance(op, says.OpTxn):
+            yield from _taken(op, paths)
+        else:
+            yield op
 
 
 def _execute(writing: Writing, txn: Txn, paths: Iterator[bool]) -> TxnDone:

@@ -1,0 +1,112 @@
+"""A replica that differs from the master's raises etcd's alarm CORRUPT for its member, and ends."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+
+from actors import start
+from actors.kv import actor
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.state import KvFold
+from actors.setting import Signals
+from streams.events import kv3 as says
+from streams.events.base import Event
+from streams.outcomes import Outcome, Rejected
+from streams.replay import CHECKPOINT_EVENTS, Context, Diverged
+from tests.actors.kv.server import Client, Running
+from tests.actors.kv.test_serving import Grpc, client, refused
+
+OTHER = "0d" * 16
+CORRUPT = grpc.StatusCode.DATA_LOSS, "corrupt cluster"
+
+
+class Planted(KvFold):
+    """Differs: one key can't be put here."""
+
+    def evolve(self, event: Event, context: Context) -> Outcome:
+        if isinstance(event.data, says.Put) and event.data.key == "planted":
+            return Rejected("planted")
+        return super().evolve(event, context)
+
+    evolve_many = None  # type: ignore[assignment]
+
+
+class Shared:
+    """One log in memory, which whoever opened it may close."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def close(self) -> None:
+        pass
+
+
+def alarms(etcd: Grpc) -> list[tuple[int, int]]:
+    told = etcd.ask("Maintenance/Alarm", pb.AlarmRequest(), pb.AlarmResponse).alarms
+    return [(one.alarm, one.memberID) for one in told]
+
+
+def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Running(tmp_path / "a") as server, client(server) as etcd:
+        setting = msgspec.structs.replace(
+            server.setting, machine=OTHER, nonce="other", folder=str(tmp_path / "b"), alone=False
+        )
+        (tmp_path / "b").mkdir()
+
+        async def opened(*_: Any) -> Any:
+            return Shared(server.log)
+
+        monkeypatch.setattr(start, "opened", opened)
+        restored = start.restored
+        monkeypatch.setattr(start, "restored", lambda setting, _make, log: restored(setting, Planted, log))
+        running = asyncio.run_coroutine_threadsafe(actor.serve(setting, Signals()), server.loop)
+        etcd.put(b"planted")
+        ops = [pb.PutRequest(key=b"k%d" % number) for number in range(CHECKPOINT_EVENTS)]
+        for put in ops[:-200]:
+            etcd.ask("KV/Put", put, pb.PutResponse)
+        assert not running.done()
+        assert alarms(etcd) == []
+        for put in ops[-200:]:
+            if running.done():
+                break
+            etcd.ask("KV/Put", put, pb.PutResponse)
+        with pytest.raises(Diverged, match="the master has other hashes"):
+            running.result(20)
+        member = int(OTHER[:16], 16)
+        until_s = time.monotonic() + 5
+        while alarms(etcd) != [(pb.CORRUPT, member)]:
+            assert time.monotonic() < until_s
+        # as in etcd: all members refuse
+        refused(*CORRUPT, etcd.put, b"a")
+        refused(*CORRUPT, etcd.get, b"a")
+        read = pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"a"))])
+        refused(*CORRUPT, etcd.ask, "KV/Txn", read, pb.TxnResponse)
+        page = Client(server.port)
+        status, _, raw = page.raw("GET", "/health")
+        assert (status, b"ALARM CORRUPT" in raw) == (503, True)
+        page.close()
+        # started again it meets the same checkpoint, and doesn't say it again
+        records = server.shell.host.replica.offset
+        again = asyncio.run_coroutine_threadsafe(actor.serve(setting, Signals()), server.loop)
+        with pytest.raises(Diverged):
+            again.result(20)
+        assert server.shell.host.replica.offset == records
+        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.CORRUPT, memberID=member)
+        etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
+        etcd.put(b"a")
+        assert etcd.get(b"a").count == 1
+        # a new start of its node does
+        anew = msgspec.structs.replace(setting, nonce="anew")
+        with pytest.raises(Diverged):
+            asyncio.run_coroutine_threadsafe(actor.serve(anew, Signals()), server.loop).result(20)
+        until_s = time.monotonic() + 5
+        while alarms(etcd) != [(pb.CORRUPT, member)]:
+            assert time.monotonic() < until_s
