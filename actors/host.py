@@ -80,7 +80,10 @@ class Actor(Protocol):
 
 
 class Append(NamedTuple):
+    """``commands``: how many of callers are in it; of an actor's own plan: 0."""
+
     records: list[Record]
+    commands: int = 0
 
 
 class Perform(NamedTuple):
@@ -361,7 +364,7 @@ class Host:
 
     def _flush(self, now: Now) -> None:
         """Send queued submissions, one record per stream and turn, while fewer than the maximum are under way."""
-        if not self.live:
+        if not self.live or not (self._queue or self._readers):
             return
         for stream in list(self._queue):
             while (queue := self._queue.get(stream)) and len(self._flights) < self._in_flight_max:
@@ -374,11 +377,12 @@ class Host:
                     self._queue[stream] = rest
                 else:
                     del self._queue[stream]
-                record = self._record(stream, [event for submission in batch for event in submission.events], now)
+                events = batch[0].events if taken == 1 else [event for one in batch for event in one.events]
+                record = self._record(stream, events, now)
                 flight = _Flight(record, now.boot_s, submissions=batch)
                 self._flights[record.incarnation, record.seq] = flight
                 self._attach_readers(flight)
-                self.outbox.append(Append([record]))
+                self.outbox.append(Append([record], len(events)))
         if self._readers and len(self._flights) < self._in_flight_max:
             record = self._record("log", [say(says.Barrier())], now)
             flight = _Flight(record, now.boot_s)

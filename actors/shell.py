@@ -1,7 +1,11 @@
 """The asyncio shell of a host: does what its outbox says, and feeds it the log, the time and the world.
 
-Tasks: one tails the log, one per append under way, one timer, one per effect. All calls into the host happen on the
-loop's thread; a batch is applied in slices of about a millisecond, so that callers are served meanwhile.
+Tasks: one tails the log, one timer, one per effect. All calls into the host happen on the loop's thread, never one
+inside another; a batch is applied in slices of about a millisecond, so that callers are served meanwhile.
+
+Where the log can (:class:`streams.log.port.Handing`), a record of this host is applied as soon as the log says that it
+is durable, and where: the same bytes that the tail would give, in the same place of the order. If others' records
+stand before it, it waits until the tail has brought those.
 """
 
 import asyncio
@@ -13,7 +17,7 @@ import structlog
 
 from actors.host import Append, Done, Host, Now, Output, Sealed, Unresolved, Unwritten
 from streams.events.base import Event
-from streams.log.port import Log, LogUnavailable, OutcomeUnknown, RecordTooLarge
+from streams.log.port import Handing, Log, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge, canonical
 from streams.records import Entry
 from streams.replay import Applied
 
@@ -31,33 +35,54 @@ def clock() -> Now:
 
 
 class Shell:
-    """Runs a host on a log until ``stop``. ``perform`` does effects; ``now`` is the clock (tests replace it)."""
+    """Runs a host on a log until ``stop``. ``perform`` does effects; ``now`` is the clock (tests replace it).
 
-    def __init__(self, host: Host, log: Log, perform: Performer, now: Callable[[], Now] = clock) -> None:
+    ``still_max``: up to so many commands in a record, and if nobody reads meanwhile, the loop may stand still until it
+    is durable.
+    """
+
+    def __init__(
+        self, host: Host, log: Log, perform: Performer, now: Callable[[], Now] = clock, still_max: int = 0
+    ) -> None:
         self.host = host
         self.log = log
         self.now = now
         self._perform = perform
+        self._still_max = still_max
+        self._handing = log if isinstance(log, Handing) else None
         self._logger = structlog.get_logger(actor=host.writer)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        #: own records that are durable, by their offsets, and not applied yet: others stand before them
+        self._own: dict[int, bytes] = {}
+        #: linearizable reads since the last append
+        self._reads = 0
+        #: inside a call into the host, or doing what its outbox says
+        self._is_busy = False
+        self._broken: asyncio.Future[None] | None = None
+        self._is_over = False
         self.applied_hook: Callable[[], None] | None = None
         #: set after each call into the host: what it knows may have changed
         self.turned = asyncio.Event()
 
     async def run(self) -> None:
         """Tail and drive until cancelled. Raises Halt, Superseded, ForeignLog, LogTruncated: the actor must end."""
+        self._broken = asyncio.get_running_loop().create_future()
+        tailing: asyncio.Task[None] | None = None
         try:
             self.host.begin(await self._end(), self.now())
             self._drain()
-            while True:
-                try:
-                    await self._tail()
-                except LogUnavailable as error:
-                    self._logger.warning("the log can't be reached, trying again", error=str(error))
-                    await asyncio.sleep(TAIL_RETRY_S)
+            tailing = asyncio.ensure_future(self._tail_on())
+            await asyncio.wait((tailing, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            (self._broken if self._broken.done() else tailing).result()
         finally:
+            if tailing is not None:
+                tailing.cancel()
+                await asyncio.gather(tailing, return_exceptions=True)
+            if self._broken.done():
+                self._broken.exception()
             self._stop()
 
     async def submit(self, events: list[Event], size: int = 512) -> list[Applied]:
@@ -83,6 +108,7 @@ class Shell:
 
     async def barrier(self) -> None:
         """Return when this replica has applied all that was acknowledged anywhere before the call."""
+        self._reads += 1
         if self.log.end_is_linearizable:
             await self.reached(await self.log.end() - 1)
             return
@@ -117,28 +143,67 @@ class Shell:
                 self._logger.warning("the log can't be reached, trying again", error=str(error))
                 await asyncio.sleep(TAIL_RETRY_S)
 
+    async def _tail_on(self) -> None:
+        while True:
+            try:
+                await self._tail()
+            except LogUnavailable as error:
+                self._logger.warning("the log can't be reached, trying again", error=str(error))
+                await asyncio.sleep(TAIL_RETRY_S)
+
     async def _tail(self) -> None:
-        replica = self.host.replica
-        async for batch in self.log.tail(replica.offset if replica.resume else replica.offset + 1):
+        replica, handing = self.host.replica, self._handing
+
+        def wanted() -> int:
+            return replica.offset if replica.resume else replica.offset + 1
+
+        tail = self.log.tail(wanted()) if handing is None else handing.tail(wanted(), None, wanted)
+        async for batch in tail:
             at = 0
             if replica.resume:
                 replica.confirm(batch[0])
                 at = 1
             while at < len(batch):
+                if batch[at].offset <= replica.offset:
+                    at += 1  # one of our own, applied when it became durable
+                    continue
                 at = self._apply_slice(batch, at)
                 self._drain()
                 if at < len(batch):
                     await asyncio.sleep(0)
+            if self._own:
+                self._apply_own()
+                self._drain()
 
     def _apply_slice(self, batch: Sequence[Entry], at: int) -> int:
         """Apply entries for about SLICE_S; returns the index of the next one."""
         until = time.perf_counter() + SLICE_S
         step = 16
         while at < len(batch):
-            self.host.delivered(batch[at : at + step], self.now())
+            self._deliver(batch[at : at + step])
             at += step
             if time.perf_counter() >= until:
                 break
+        self._applied()
+        return at
+
+    def _apply_own(self) -> None:
+        """Apply what is durable and stands next; forget what the tail brought."""
+        own, replica = self._own, self.host.replica
+        while (raw := own.pop(replica.offset + 1, None)) is not None:
+            self._deliver((Entry(replica.offset + 1, raw),))
+        if own:
+            self._own = {offset: raw for offset, raw in own.items() if offset > replica.offset}
+        self._applied()
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        was_busy, self._is_busy = self._is_busy, True
+        try:
+            self.host.delivered(entries, self.now())
+        finally:
+            self._is_busy = was_busy
+
+    def _applied(self) -> None:
         if self._waiters:
             self._wake_waiters()
         if self.applied_hook is not None:
@@ -146,7 +211,6 @@ class Shell:
         log = self.host.replica.log
         if log.sealed_at >= 0:
             raise Sealed(log.sealed_at, log.sealed_next)
-        return at
 
     def _wake_waiters(self) -> None:
         reached = self.host.replica.offset
@@ -156,19 +220,69 @@ class Shell:
         self._waiters = [waiter for waiter in self._waiters if waiter[0] > reached]
 
     def _drain(self) -> None:
-        outbox, self.host.outbox = self.host.outbox, []
-        for output in outbox:
-            self._do(output)
+        if self._is_busy:
+            return  # whoever is inside comes to it
+        self._is_busy = True
+        try:
+            while self.host.outbox:
+                outbox, self.host.outbox = self.host.outbox, []
+                for output in outbox:
+                    self._do(output)
+        finally:
+            self._is_busy = False
         self._set_timer()
         self.turned.set()
 
     def _do(self, output: Output) -> None:
-        if isinstance(output, Append):
+        if not isinstance(output, Append):
+            for effect in output.effects:
+                self._spawn(self._perform(effect, self.notice))
+        elif self._handing is None:
             # the log's append is called in order: a task started now runs up to its first await before the next one
             self._spawn(self._append(output))
         else:
-            for effect in output.effects:
-                self._spawn(self._perform(effect, self.notice))
+            self._hand(self._handing, output)
+
+    def _hand(self, log: Handing, append: Append) -> None:
+        raws: list[bytes] = []
+
+        def landed(result: Sequence[int] | LogError) -> None:
+            if self._is_over:
+                return
+            try:
+                self._landed(append, raws, result)
+            except Exception as error:
+                self._break(error)
+
+        still = 0 < append.commands <= self._still_max and not self._reads
+        self._reads = 0
+        try:
+            raws += canonical(append.records)
+            log.hand(raws, landed, still)
+        except LogError as error:
+            # told in a turn of its own, as what comes back from the log
+            asyncio.get_running_loop().call_soon(landed, error)
+
+    def _landed(self, append: Append, raws: list[bytes], result: Sequence[int] | LogError) -> None:
+        if isinstance(result, LogError):
+            if isinstance(result, OutcomeUnknown):
+                self.host.unknown(append, result, self.now())
+            elif isinstance(result, LogUnavailable | RecordTooLarge):
+                self.host.refused(append, result, self.now())
+            else:
+                raise result
+        else:
+            self.host.appended(append, result, self.now())
+            self._own.update(zip(result, raws, strict=True))
+            if result[0] == self.host.replica.offset + 1 and not self.host.replica.resume:
+                self._apply_own()
+        self._drain()
+
+    def _break(self, error: Exception) -> None:
+        """``run`` raises it."""
+        self._is_over = True
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(error)
 
     async def _append(self, append: Append) -> None:
         try:
@@ -192,13 +306,14 @@ class Shell:
             self._logger.error("an effect failed", error=repr(error), exc_info=error)
 
     def _set_timer(self) -> None:
+        """A timer that rings too early stays: a tick of the host does no harm, and sets the next one."""
+        wake_at_s = self.host.wake_at_s
+        if wake_at_s is None or (self._timer is not None and self._timer_s <= wake_at_s):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        wake_at_s = self.host.wake_at_s
-        if wake_at_s is not None:
-            delay_s = max(0.0, wake_at_s - self.now().boot_s)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+        self._timer_s = wake_at_s
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, wake_at_s - self.now().boot_s), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -207,6 +322,7 @@ class Shell:
         self._drain()
 
     def _stop(self) -> None:
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:

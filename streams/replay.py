@@ -190,6 +190,11 @@ class Replica:
             events = events[: upto + 1]
         outcomes = self._evolve(record, events, results=True)
         offset = entry.offset
+        if len(outcomes) == len(events):
+            return [
+                Applied(event, Position(offset, index), outcome, record)  # type: ignore[arg-type] # no stranger is there
+                for index, (event, outcome) in enumerate(zip(events, outcomes, strict=True))
+            ]
         known = [(index, event) for index, event in enumerate(events) if isinstance(event, Event)]
         return [
             Applied(event, Position(offset, index), outcome, record)
@@ -285,8 +290,9 @@ class Replica:
         if log.sealed_at >= 0:
             return VOID_SEALED
         known = log.writers.get(record.writer)
-        opening = bool(events) and isinstance(events[0], Event) and isinstance(events[0].data, says.ActorOpened)
-        founding = bool(events) and isinstance(events[0], Event) and isinstance(events[0].data, says.LogOpened)
+        of_log = record.stream == "log"
+        opening = of_log and isinstance(events[0], Event) and isinstance(events[0].data, says.ActorOpened)
+        founding = of_log and isinstance(events[0], Event) and isinstance(events[0].data, says.LogOpened)
         if opening:
             stale = known is not None and record.incarnation <= known.incarnation
         elif founding:

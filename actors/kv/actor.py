@@ -30,7 +30,10 @@ from streams.events import kv as says
 from streams.events import kv3 as v3_says
 from streams.events import log as log_says
 from streams.events.base import Event, say
-from streams.replay import Applied, Diverged, Replica
+from streams.replay import Applied, Boundary, Diverged, Replica
+
+#: A command that is alone in its record is made durable on the loop's thread: there is nothing else to do meanwhile.
+STILL_MAX = 1
 
 
 class Kv:
@@ -56,10 +59,15 @@ class Kv:
         self._prefixes = PrefixCompactor()
         self._term = -1
         self._checkpointed = ""
+        #: nothing was to be said when it was asked last, and only time, or a boundary, can have changed that
+        self._is_at_rest = False
+        self._rest: Plan = IDLE
+        self._boundary: Boundary | None = None
 
     # -- inputs -----------------------------------------------------------------------------------------------
 
     def live(self, replica: Replica, now: Now) -> None:
+        self._is_at_rest = False
         self._term = _fold(replica).cluster.election.term
         self._countdowns.restart(_fold(replica).store, now.boot_s)
         self._clocks(replica).restart(now.boot_s)
@@ -73,6 +81,11 @@ class Kv:
         return self.leases
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
+        if _are_plain(batch):
+            self.on_changes(())
+            self.tell(batch, live)
+            return
+        self._is_at_rest = False
         # also while a new incarnation is being opened: watchers wait for every change
         changes = [made for one in batch if one.record.stream == "kv" and (made := history.change(one)) is not None]
         fold = _fold(replica)
@@ -99,13 +112,24 @@ class Kv:
 
     def landed(self, events: Sequence[Applied], sent_s: float, replica: Replica, now: Now) -> None:
         """Its facts are applied: ``applied`` saw what they did."""
+        self._is_at_rest = False
 
     def noticed(self, observation: Any, now: Now) -> None:
         """The port listens: :attr:`clients` was set."""
+        self._is_at_rest = False
 
     # -- decisions --------------------------------------------------------------------------------------------
 
     def decide(self, replica: Replica, now: Now) -> Plan:
+        boundaries, rest = replica.log.boundaries, self._rest
+        boundary = boundaries[-1] if boundaries else None
+        if self._is_at_rest and boundary is self._boundary and (rest.wake_at_s is None or now.boot_s < rest.wake_at_s):
+            return rest
+        self._boundary, self._rest = boundary, self._decide(replica, now)
+        self._is_at_rest = not self._rest.events
+        return self._rest
+
+    def _decide(self, replica: Replica, now: Now) -> Plan:
         fold = _fold(replica)
         events = self._served(fold)
         if not self.acting(replica, now):
@@ -162,6 +186,11 @@ class Kv:
         return say(said, term=_fold(replica).cluster.election.term)
 
 
+def _are_plain(batch: Sequence[Applied]) -> bool:
+    """Whether all are puts of v3: they start no countdown and change nothing of v2."""
+    return all(one.event.data.__class__ is v3_says.Put for one in batch)
+
+
 def _has_ttl(node: Any) -> bool:
     return node is not None and node.expires_ms != 0
 
@@ -198,7 +227,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
         gc.freeze()
         actor = Kv(setting)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
-        shell = Shell(host, log, _no_effects)
+        shell = Shell(host, log, _no_effects, still_max=STILL_MAX)
         async with telling(setting, log, KvFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
             try:
                 await _run(shell, actor, setting, signals)

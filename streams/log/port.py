@@ -4,7 +4,7 @@ A log holds records in one order. Offsets grow; holes are legal. A record is dur
 returns, and ``tail`` never yields what is not durable.
 """
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from streams.records import Entry, Record
@@ -103,6 +103,33 @@ class Log(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+#: Told once, on the loop's thread: the offsets of the records when all are durable, or what ``append`` would raise.
+Landed = Callable[[Sequence[int] | LogError], None]
+
+
+@runtime_checkable
+class Handing(Log, Protocol):
+    """What a driver may have beside the five verbs, for replicas that apply their own records when they are durable,
+    without reading them back."""
+
+    def hand(self, raws: list[bytes], landed: Landed, still: bool = False) -> None:
+        """``append_raw`` without a task, at once. Raises what is told before anything is done.
+
+        ``still``: the loop may stand still until they are durable, if that is sooner; ``landed`` may then be called
+        in here.
+        """
+        ...
+
+    def tail(
+        self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None
+    ) -> AsyncGenerator[list[Entry], None]:
+        """As the port's. ``passed``: the offset that its reader wants next, having had what is before it by ``hand``.
+
+        Entries below it may still come, if they were read before.
+        """
+        ...
 
 
 @runtime_checkable

@@ -1,43 +1,38 @@
-"""The log port over segments: group commit in a thread, tails on the event loop.
-
-Appends of one turn of the loop go to the thread together, and the thread takes all that has come meanwhile: one
-write and one sync for all of them. A slow disk stops the thread, never the loop.
-"""
+"""The log port over segments: group commit (:mod:`commits`), tails on the event loop."""
 
 import asyncio
-import contextlib
 import os
-import queue
-import threading
-import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from pathlib import Path
 
 from streams.log.memory import wanted
-from streams.log.port import ForeignLog, LogError, LogUnavailable, OutcomeUnknown, canonical
+from streams.log.port import ForeignLog, Landed, LogError, LogUnavailable, canonical
 from streams.log.segments import files
+from streams.log.segments.commits import Commits
 from streams.log.segments.reader import Cursor, first_offset
-from streams.log.segments.shared import SharedEnd
-from streams.log.segments.wakeups import Bell, Ringer
+from streams.log.segments.shared import Place, SharedEnd
+from streams.log.segments.wakeups import Bell
 from streams.log.segments.writer import SEGMENT_BYTES, Writer
 from streams.records import Entry, Record
 
-#: One commit writes about this much at most.
-COMMIT_BYTES = 4 * 1024 * 1024
 #: A tail that is this many records behind reads larger chunks, in a thread: the disk may be cold.
 FAR_BEHIND = 4096
 FAR_BEHIND_BYTES = 1024 * 1024
 #: Wake-ups come by sockets; a writer killed between publishing and waking owes one, found by looking this often.
 SAFETY_S = 1.0
-#: Records of these streams are many, and who waits for them is in the process that writes them: the other ones are
-#: woken for them this late, so that they read a dozen at once. Five processes woken by each put cost more than it.
-QUIET, QUIET_S = frozenset({"kv"}), 0.01
-
-_Request = tuple[list[bytes], "asyncio.Future[int]"]
 
 
 class ForkedLog(LogError):
     """This handle was opened before a fork: its lock would exclude nobody. Open the log anew in the child."""
+
+
+class _Waiting:
+    """A tail at the end of the log. ``wants``: the offset that it waits for; ``known``: where that was, once."""
+
+    def __init__(self, wants: Callable[[], int]) -> None:
+        self.wants = wants
+        self.known: Place | None = None
+        self.waiter: asyncio.Future[None]
 
 
 class SegmentsLog:
@@ -53,13 +48,10 @@ class SegmentsLog:
         self._writer = writer
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
-        self._pending: list[_Request] = []
-        #: the last commit was of one append alone and nothing has come since: the next one needn't wait for company
-        self._is_lone = False
-        self._queue: queue.SimpleQueue[list[_Request] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._commits = Commits(folder, shared, writer, self._landed)
         self._bell: Bell | None = None
-        self._more = asyncio.Event()
+        #: tails at the end of the log
+        self._waiting: list[_Waiting] = []
         self._seen_end = 0
         self._safety: asyncio.TimerHandle | None = None
         self._closed = False
@@ -97,39 +89,51 @@ class SegmentsLog:
         self._check()
         if not raws:
             return []
-        future: asyncio.Future[int] = self._loop.create_future()
-        self._pending.append((raws, future))
-        if self._is_lone and self._thread is not None:
-            self._flush()
-        elif len(self._pending) == 1:
-            # not now but after the tasks that run in this turn: their appends share the sync
-            self._loop.call_soon(self._flush)
-        first = await future
-        return list(range(first, first + len(raws)))
+        future: asyncio.Future[Sequence[int]] = self._loop.create_future()
 
-    async def tail(self, start: int, streams: Collection[str] | None = None) -> AsyncGenerator[list[Entry], None]:
-        """See the port. Raises ForkedLog and DamagedLog too; ends when the log is closed."""
+        def landed(result: Sequence[int] | LogError) -> None:
+            if future.done():
+                return
+            if isinstance(result, LogError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self._commits.add(raws, landed)
+        return list(await future)
+
+    def hand(self, raws: list[bytes], landed: Landed, still: bool = False) -> None:
+        """See :class:`streams.log.port.Handing`."""
+        self._check()
+        self._commits.add_now(raws, landed, still)
+
+    async def tail(
+        self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None
+    ) -> AsyncGenerator[list[Entry], None]:
+        """See the port, and Handing. Raises ForkedLog and DamagedLog too; ends when the log is closed."""
         self._check()
         self._listen()
         shared = self._shared
         cursor = await asyncio.to_thread(Cursor, self._folder, shared, start)
+        waiting = _Waiting(passed or (lambda: cursor.offset))
         while not self._closed:
-            more = self._more
-            lag = shared.end - cursor.offset
-            if lag > 0:
-                try:
-                    entries = (
-                        await asyncio.to_thread(cursor.read, FAR_BEHIND_BYTES) if lag > FAR_BEHIND else cursor.read()
-                    )
-                except LogUnavailable:
-                    await asyncio.sleep(SAFETY_S)
-                    continue
-                if streams is not None:
-                    entries = [entry for entry in entries if wanted(entry.raw, streams)]
-                if entries:
-                    yield entries
-            else:
-                await more.wait()
+            if shared.end <= max(cursor.offset, waiting.wants()):
+                waiting.waiter = self._loop.create_future()
+                self._waiting.append(waiting)
+                await waiting.waiter
+                continue
+            try:
+                if passed is not None and waiting.known is not None:
+                    cursor.pass_over(waiting.known)
+                far = shared.end - cursor.offset > FAR_BEHIND
+                entries = await asyncio.to_thread(cursor.read, FAR_BEHIND_BYTES) if far else cursor.read()
+            except LogUnavailable:
+                await asyncio.sleep(SAFETY_S)
+                continue
+            if streams is not None:
+                entries = [entry for entry in entries if wanted(entry.raw, streams)]
+            if entries:
+                yield entries
 
     async def first(self) -> int:
         self._check()
@@ -166,17 +170,14 @@ class SegmentsLog:
         if self._closed:
             return
         self._closed = True
-        self._flush()
-        if self._thread is not None:
-            self._queue.put(None)
-            await asyncio.to_thread(self._thread.join)
+        await self._commits.close()
         if self._safety is not None:
             self._safety.cancel()
         if self._bell is not None:
             self._loop.remove_reader(self._bell.socket)
             self._bell.close()
         self._wake()
-        del self._shared, self._writer  # closes the files once the last read under way has ended
+        del self._commits, self._shared, self._writer  # closes the files once the last read under way has ended
 
     def _check(self) -> None:
         if os.getpid() != self._pid:
@@ -195,82 +196,6 @@ class SegmentsLog:
         finally:
             shared.close()
 
-    # --- group commit
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        self._is_lone = False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._commit_forever, name="segments-commit", daemon=True)
-            self._thread.start()
-        self._queue.put(pending)
-
-    def _commit_forever(self) -> None:
-        ringer: Ringer | None = None
-        open_for_more = True
-        owed_s: float | None = None  # when others must be woken for what was written quietly
-
-        def ring() -> None:
-            nonlocal ringer, owed_s
-            owed_s = None
-            with contextlib.suppress(OSError):  # they look by themselves after SAFETY_S
-                ringer = ringer or Ringer(self._folder, self._shared)
-                ringer.ring(self._bell.name if self._bell else "")
-
-        while open_for_more:
-            try:
-                requests = self._queue.get(timeout=None if owed_s is None else max(0.0, owed_s - time.monotonic()))
-            except queue.Empty:
-                ring()
-                continue
-            if requests is None:
-                break
-            while not self._queue.empty():
-                more = self._queue.get_nowait()
-                if more is None:
-                    open_for_more = False
-                    break
-                requests += more
-            for batch in _batches(requests):
-                raws = [raw for raws, _ in batch for raw in raws]
-                result = self._commit(raws)
-                with contextlib.suppress(RuntimeError):  # the loop was closed, nobody waits
-                    self._loop.call_soon_threadsafe(self._landed, batch, result)
-                if not isinstance(result, int):
-                    continue
-                if owed_s is None and all(wanted(raw, QUIET) for raw in raws):
-                    owed_s = time.monotonic() + QUIET_S
-                elif owed_s is None or time.monotonic() >= owed_s or not all(wanted(raw, QUIET) for raw in raws):
-                    ring()
-        if owed_s is not None:
-            ring()
-        if ringer is not None:
-            ringer.close()
-
-    def _commit(self, raws: list[bytes]) -> int | LogError:
-        try:
-            return self._writer.commit(raws)
-        except LogError as error:
-            return error
-        except Exception as error:  # a bug must not leave callers waiting for ever
-            return OutcomeUnknown(f"{self.address}: {type(error).__name__}: {error}")
-
-    def _landed(self, batch: list[_Request], result: int | LogError) -> None:
-        self._is_lone = len(batch) == 1 and not self._pending
-        if isinstance(result, int):
-            at = result
-            for raws, future in batch:
-                if not future.done():
-                    future.set_result(at)
-                at += len(raws)
-            self._wake()
-        else:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(result)
-
     # --- waiting
 
     def _listen(self) -> None:
@@ -280,6 +205,7 @@ class SegmentsLog:
             self._bell = Bell(self._folder, self._shared)
         except OSError as error:
             raise LogUnavailable(f"{self._folder}: {error.strerror}") from error
+        self._commits.bell = self._bell.name
         self._loop.add_reader(self._bell.socket, self._rung)
         self._look()
 
@@ -288,10 +214,21 @@ class SegmentsLog:
             self._bell.drain()
         self._wake()
 
+    def _landed(self, place: Place) -> None:
+        for tail in self._waiting:
+            if tail.wants() == place.end:
+                tail.known = place
+        self._wake()
+
     def _wake(self) -> None:
-        self._seen_end = -1 if self._closed else self._shared.end
-        more, self._more = self._more, asyncio.Event()
-        more.set()
+        """Tails for which there is something go on."""
+        end = self._seen_end = -1 if self._closed else self._shared.end
+        waiting, self._waiting = self._waiting, []
+        for tail in waiting:
+            if not (self._closed or tail.wants() < end):
+                self._waiting.append(tail)
+            elif not tail.waiter.done():
+                tail.waiter.set_result(None)
 
     def _look(self) -> None:
         if self._shared.end != self._seen_end:
@@ -323,17 +260,3 @@ def _segment_bytes(options: dict[str, str]) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 4096:
         raise ForeignLog(f"segment_bytes must be a number of at least 4096, not {text!r}")
     return int(text)
-
-
-def _batches(requests: list[_Request]) -> list[list[_Request]]:
-    """Requests in order, in batches of about COMMIT_BYTES."""
-    out: list[list[_Request]] = [[]]
-    size = 0
-    for request in requests:
-        size_of_it = sum(map(len, request[0]))
-        if out[-1] and size + size_of_it > COMMIT_BYTES:
-            out.append([])
-            size = 0
-        out[-1].append(request)
-        size += size_of_it
-    return out

@@ -14,7 +14,7 @@ from streams.log.segments.frames import (
     is_clean_end,
     skip_to,
 )
-from streams.log.segments.shared import SharedEnd
+from streams.log.segments.shared import Place, SharedEnd
 from streams.records import Entry
 
 #: What one read takes from the file: about a millisecond of decoding.
@@ -59,6 +59,16 @@ class Cursor:
             if out and out[0].offset < self._wanted:
                 out = [entry for entry in out if entry.offset >= self._wanted]
         return out
+
+    def pass_over(self, known: Place) -> None:
+        """Go on at ``known``, a place where a frame ended, if it is ahead: what stands before it isn't wanted."""
+        if known.end <= self.offset:
+            return
+        if known.segment == self._segment and self._files_seen == self._shared.files:
+            self._byte, self.offset = known.byte, known.end
+        else:
+            self._wanted = max(self._wanted, known.end)
+            self._seek(known.end, known)
 
     def _read(self, limit: int, chunk_bytes: int, out: list[Entry]) -> None:
         assert self._file is not None
@@ -107,7 +117,7 @@ class Cursor:
         self._wanted = max(self._wanted, offset)
         self._seek(offset)
 
-    def _seek(self, offset: int) -> None:
+    def _seek(self, offset: int, known: Place | None = None) -> None:
         # read before the listing: a file that appears in between is found at the next look
         seen = self._shared.files
         firsts = files.segments(self.folder)
@@ -131,11 +141,10 @@ class Cursor:
             raise DamagedLog(path, 0, self._segment, str(error), self._shared.end) from error
         self._byte = SEGMENT_HEADER_BYTES
         self.offset = self._segment
-        self._jump(offset)
+        self._jump(offset, known or self._shared.place())
 
-    def _jump(self, target: int) -> None:
-        """Hop over the frames before ``target``; from the published place at once if that is it."""
-        place = self._shared.place()
+    def _jump(self, target: int, place: Place | None) -> None:
+        """Hop over the frames before ``target``; to ``place`` at once if that is it."""
         if place is not None and (place.segment, place.end) == (self._segment, target):
             self._byte, self.offset = place.byte, place.end
             return

@@ -68,14 +68,29 @@ class SharedEnd:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Exclude all other writers, of this process and others. Blocks. Raises ForeignLog if the file was removed."""
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        """As ``lock``, inside a block."""
+        self.lock()
         try:
-            if os.fstat(self.fd).st_nlink == 0:
-                raise ForeignLog(f"{self.path} was removed under a running process; restart what uses this log")
             yield
         finally:
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            self.unlock()
+
+    def lock(self, wait: bool = True) -> bool:
+        """Exclude all other writers, of this process and others, until ``unlock``; blocks, or says that it is taken.
+
+        Raises ForeignLog if the file was removed; then it isn't locked.
+        """
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if os.fstat(self.fd).st_nlink == 0:
+            self.unlock()
+            raise ForeignLog(f"{self.path} was removed under a running process; restart what uses this log")
+        return True
+
+    def unlock(self) -> None:
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     @property
     def removed(self) -> bool:

@@ -31,6 +31,8 @@ class Writer:
         self.segment_bytes = segment_bytes
         self._file: files.OpenFile | None = None
         self._files_seen = -1
+        #: where the last commit of this writer ended
+        self.reached = Place(0, 0, 0)
 
     def open(self) -> None:
         """Bring the folder in order under the lock. Raises DamagedLog, ForeignLog, LogUnavailable."""
@@ -62,16 +64,30 @@ class Writer:
 
         Raises LogUnavailable (nothing is visible, now or later), OutcomeUnknown, DamagedLog.
         """
+        found = self.try_commit(raws, wait=True)
+        assert found is not None
+        return found
+
+    def try_commit(self, raws: Sequence[bytes], wait: bool = False) -> int | None:
+        """As ``commit``; None, and nothing is done, if another process is at it and ``wait`` isn't said."""
+        shared = self.shared
         try:
-            with self.shared.locked():
-                place = self._ready()
-                data = frames.frames(place.end, raws, place.end)
-                place = self._make_room(place, len(data))
-                return self._write(place, data, len(raws))
+            if not shared.lock(wait):
+                return None
+            try:
+                return self._commit(raws)
+            finally:
+                shared.unlock()
         except LogError:
             raise
         except OSError as error:
             raise LogUnavailable(f"{self.folder}: {error.strerror or error}; nothing was written") from error
+
+    def _commit(self, raws: Sequence[bytes]) -> int:
+        place = self._ready()
+        data = frames.frames(place.end, raws, place.end)
+        place = self._make_room(place, len(data))
+        return self._write(place, data, len(raws))
 
     def commit_hole(self, count: int) -> int:
         """Say that ``count`` offsets hold nothing (a copy of a log with holes). Raises like ``commit``."""
@@ -203,7 +219,8 @@ class Writer:
             files.sync_data(fd)
         except OSError as error:
             self._take_back(place, error)
-        shared.publish(Place(place.end + count, place.segment, place.byte + len(data)))
+        self.reached = Place(place.end + count, place.segment, place.byte + len(data))
+        shared.publish(self.reached)
         shared.state = CLEAN
         return place.end
 

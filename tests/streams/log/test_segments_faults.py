@@ -4,12 +4,14 @@ import asyncio
 import errno
 import os
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from streams.log.port import LogError, LogUnavailable, OutcomeUnknown
-from streams.log.segments import files
+from streams.log.segments import SegmentsLog, commits, files
 from streams.log.segments.driver import _opened
 from streams.log.segments.shared import FAILED, WRITING, SharedEnd
 from streams.log.segments.writer import Writer
@@ -257,3 +259,71 @@ def test_a_lock_of_one_handle_excludes_another_of_the_same_process(tmp_path: Pat
     assert order == ["first", "second"]
     one.close()
     two.close()
+
+
+async def handed(log: SegmentsLog, number: int) -> int:
+    """Hand over a record for which the loop may stand still; returns its offset."""
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def landed(result: Sequence[int] | LogError) -> None:
+        if isinstance(result, LogError):
+            done.set_exception(result)
+        else:
+            done.set_result(result[0])
+
+    log.hand([raw(number)], landed, still=True)
+    return await done
+
+
+async def test_the_loop_stands_still_for_quick_disks_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a slow sync the next one is the thread's, and when that was quick the loop's again."""
+    slow_s, threads, real = 0.0, [], files.sync_data
+
+    def sync(fd: int) -> None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        time.sleep(slow_s)
+        real(fd)
+
+    log = await opened(tmp_path / "log")
+    monkeypatch.setattr(commits, "SLOW_S", 0.5)
+    monkeypatch.setattr(files, "sync_data", sync)
+    assert [await handed(log, number) for number in (0, 1)] == [0, 1]
+    slow_s = 0.6
+    assert [await handed(log, number) for number in (2, 3)] == [2, 3]
+    slow_s = 0.0
+    assert [await handed(log, number) for number in (4, 5)] == [4, 5]
+    assert threads == [True, True, True, False, False, True]
+    await log.close()
+    assert read(tmp_path / "log") == [Entry(number, raw(number)) for number in range(6)]
+
+
+async def test_the_loop_never_waits_for_another_writer(tmp_path: Path) -> None:
+    log = await opened(tmp_path / "log")
+    await handed(log, 0)
+    other = SharedEnd(tmp_path / "log" / "end")
+    with other.locked():
+        waiting = asyncio.ensure_future(handed(log, 1))
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert not waiting.done()
+    assert await waiting == 1
+    other.close()
+    await log.close()
+
+
+async def test_a_disk_that_fails_under_the_loop_is_told_as_in_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await opened(tmp_path / "log")
+    await handed(log, 0)
+
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_data", broken)
+        with pytest.raises(LogUnavailable, match="that file is sealed"):
+            await handed(log, 1)
+    assert await handed(log, 2) == 1
+    await log.close()
+    assert read(tmp_path / "log") == [Entry(0, raw(0)), Entry(1, raw(2))]

@@ -1,0 +1,133 @@
+"""What a driver that hands back durable records holds (streams.log.port.Handing)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from streams.log.port import Handing, LogError, LogUnavailable
+from streams.records import Entry
+from tests.contract.drivers import Factory, Subject, parameters, record
+from tests.contract.test_port import WAIT_S, take
+
+
+@pytest.fixture(params=parameters())
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    factory: Factory = request.param
+    async with factory(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def log(subject: Subject) -> AsyncIterator[Handing]:
+    opened = await subject.open()
+    if not isinstance(opened, Handing):
+        await opened.close()
+        pytest.skip("this driver hands nothing back")
+    yield opened
+    await opened.close()
+
+
+def raws(*numbers: int) -> list[bytes]:
+    return [record(number, text="x" * number).canonical() for number in numbers]
+
+
+class Told:
+    """What was handed, and the offsets that were told, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.errors: list[LogError] = []
+
+    def hand(self, log: Handing, given: list[bytes], still: bool = False) -> "asyncio.Future[None]":
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def landed(result: Sequence[int] | LogError) -> None:
+            assert not done.done(), "told once"
+            done.set_result(None)
+            if isinstance(result, LogError):
+                self.errors.append(result)
+            else:
+                self.entries += [Entry(offset, raw) for offset, raw in zip(result, given, strict=True)]
+
+        log.hand(given, landed, still)
+        return done
+
+
+@pytest.mark.parametrize("still", [False, True], ids=["meanwhile", "still"])
+async def test_what_is_told_is_what_a_tail_gives_and_durable(subject: Subject, log: Handing, still: bool) -> None:
+    told = Told()
+    for number in range(1, 31):
+        await told.hand(log, raws(number, number + 1), still)
+    assert [entry.offset for entry in told.entries] == sorted({entry.offset for entry in told.entries})
+    other = await subject.open()
+    assert await take(other, 0, 60) == told.entries
+    await other.close()
+
+
+async def test_many_under_way_are_told_in_the_order_in_which_they_were_handed(log: Handing) -> None:
+    told = Told()
+    await asyncio.gather(*[told.hand(log, raws(number), still=number % 3 == 0) for number in range(1, 101)])
+    assert [entry.raw for entry in told.entries] == raws(*range(1, 101))
+    assert await take(log, 0, 100) == told.entries
+
+
+async def test_appends_and_what_is_handed_stand_in_one_order(log: Handing) -> None:
+    told = Told()
+    for number in range(1, 20):
+        appending = asyncio.ensure_future(log.append([record(100 + number)]))
+        await asyncio.sleep(0)
+        await told.hand(log, raws(number), still=True)
+        (offset,) = await appending
+        assert abs(offset - told.entries[-1].offset) == 1
+
+
+async def test_a_tail_that_passes_over_what_its_reader_has_brings_all_the_others(
+    subject: Subject, log: Handing
+) -> None:
+    """The reader has its own records by ``hand``; another handle's come between them, by the tail alone."""
+    have: dict[int, bytes] = {}
+    other, told = await subject.open(), Told()
+
+    def wanted() -> int:
+        at = 0
+        while at in have:
+            at += 1
+        return at
+
+    async def read() -> None:
+        async for batch in log.tail(0, None, wanted):
+            for offset, raw in batch:
+                assert have.setdefault(offset, raw) == raw
+
+    reading = asyncio.ensure_future(read())
+    theirs: list[Entry] = []
+    for number in range(1, 120):
+        if number % 7 == 0:
+            (offset,) = await other.append([record(1000 + number)])
+            theirs.append(Entry(offset, record(1000 + number).canonical()))
+        before = len(told.entries)
+        await told.hand(log, raws(number), still=number % 2 == 0)
+        have.update(told.entries[before:])
+    async with asyncio.timeout(WAIT_S):
+        while wanted() <= told.entries[-1].offset:
+            await asyncio.sleep(0.005)
+    assert sorted(have.items()) == sorted(told.entries + theirs)
+    reading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reading
+    await other.close()
+
+
+async def test_what_a_closed_log_is_handed_is_refused(subject: Subject) -> None:
+    log = await subject.open()
+    if not isinstance(log, Handing):
+        await log.close()
+        pytest.skip("this driver hands nothing back")
+    await log.close()
+    told = Told()
+    with pytest.raises(LogUnavailable):
+        await told.hand(log, raws(1))
+    assert not told.entries
