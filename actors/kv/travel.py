@@ -69,6 +69,7 @@ class Mark(NamedTuple):
     offset: int
     revision: int
     compacted: int
+    size_bytes: int
 
 
 class Traveller:
@@ -100,7 +101,9 @@ class Traveller:
         if revision < 1:
             raise BadInstant(f"r{revision}: the first revision is 1, of the empty store")
         marks = await asyncio.to_thread(self._marks)
-        replica = await self._loaded(one for one in marks if one.compacted <= revision <= one.revision)
+        holding = [one for one in marks if one.compacted <= revision <= one.revision]
+        # reading one is what takes the time: the smallest, and there is nothing to apply
+        replica = await self._loaded(sorted(holding, key=lambda one: -one.size_bytes))
         if replica is not None:
             return View(_fold(replica).v3.revs, revision, -1)
         first = await self._log.first()
@@ -137,7 +140,7 @@ class Traveller:
             raise BadInstant(f"revision {revision} lies ahead: the store is at revision {revs.revision}")
 
     async def _loaded(self, marks: Iterable[Mark]) -> Replica | None:
-        """The newest that can be; one that is damaged, or was deleted meanwhile, is passed over."""
+        """The last that can be; one that is damaged, or was deleted meanwhile, is passed over."""
         for mark in reversed(list(marks)):
             try:
                 return await asyncio.to_thread(snapshots.load, mark.path, KvFold)
@@ -152,8 +155,9 @@ class Traveller:
             try:
                 found = snapshots.head_of(path)
                 if found.log_id == self._log_id:
-                    chunks = snapshots.first_chunks(path, 2)
-                    out.append(Mark(path, found.offset, *head(chunks[1].rstrip(b"\n") if len(chunks) > 1 else b"")))
+                    chunks, size = snapshots.first_chunks(path, 2), path.stat().st_size
+                    of_v3 = head(chunks[1].rstrip(b"\n") if len(chunks) > 1 else b"")
+                    out.append(Mark(path, found.offset, *of_v3, size))
             except (snapshots.DamagedSnapshot, ValueError, OSError):
                 continue
         return out

@@ -151,7 +151,8 @@ class Client:
         """The response, checked: a problem or an unreachable node raises Failure."""
         given = {key: str(value) for key, value in (query or {}).items() if value not in (None, "", False)}
         url = path + ("?" + urlencode(given) if given else "")
-        all_headers = {"accept": "application/json", **(headers or {})}
+        # one request a connection: whoever reads the answer to its end has closed it
+        all_headers = {"accept": "application/json", "connection": "close", **(headers or {})}
         token = self.common.token or _token_file(self.common)
         if token and not self.where.startswith(("/", ".")):
             all_headers["authorization"] = f"Bearer {token}"

@@ -118,7 +118,9 @@ def get(
         if node is not None and found["kvs"]:
             raise Failure(f"both v2 and v3 have {key}: say --api v2 or --api v3", USAGE)
         if node is not None or not found["kvs"]:
-            _print_node(key, node, common)
+            if node is None:
+                raise Failure(f"no key {_named(key, meant)}{'' if at is None else ' then'}", NOT_FOUND)
+            _print_node(node, common)
             return
         note(f"a key of v3, revision {found['revision']}")
     if count_only:
@@ -144,9 +146,15 @@ def _node(key: str, query: dict[str, Any], common: Common) -> dict[str, Any] | N
         raise
 
 
-def _print_node(key: str, node: dict[str, Any] | None, common: Common) -> None:
-    if node is None:
-        raise Failure(f"no key /{key.strip('/')}", NOT_FOUND)
+def _named(key: str, meant: tuple[str, ...]) -> str:
+    """A key that isn't there, as each key space would have it."""
+    second = f"/{key.strip('/')}"
+    if meant == ("v2",) or key == second:
+        return second
+    return key if meant == ("v3",) else f"{key} (v3) or {second} (v2)"
+
+
+def _print_node(node: dict[str, Any], common: Common) -> None:
     if node.get("dir") or common.output != "table":
         show(_rows(node), ("key", "value"), common, ("ttl", "created", "modified"), "key")
     else:
@@ -293,8 +301,7 @@ def history(
         query = {"recursive": "true" if recursive else None, "from": from_, "to": to, "limit": limit}
         rows += _of_v2(Client(common).get("/v1/history/" + quote(key.strip("/")), query))
     if not rows:
-        name = key if meant == ("v3",) else f"/{key.strip('/')}"
-        raise Failure(f"the log tells of no such change of {name}", NOT_FOUND)
+        raise Failure(f"the log tells of no such change of {_named(key, meant)}", NOT_FOUND)
     rows = sorted(rows, key=_place)[-limit:]
     columns = ("position", "time", "action", "key", "value", "revision", "version", "lease", "by")
     kv3.print_changes(rows, columns, common, form)
