@@ -23,6 +23,10 @@ class Refused(Exception):
     exit_code = 4
 
 
+class TokenTooOld(Unreachable):
+    """The next try begins with a new one."""
+
+
 class Gone(Exception):
     """What was asked for is compacted: it has to be read anew."""
 
@@ -96,8 +100,8 @@ class Endpoints:
         if code == OUT_OF_RANGE and "compacted" in words:
             raise Gone(words)
         if self._token and (code == UNAUTHENTICATED or "invalid auth token" in words):
-            self._token = ""  # it was too old: the next try begins with a new one
-            raise Unreachable(words)
+            self._token = ""
+            raise TokenTooOld(words)
         if code in _TRANSIENT or "future revision" in words:
             raise Unreachable(f"{self._addresses[0].text}: {words}")
         raise Refused(words)
@@ -110,6 +114,12 @@ class V3:
         self._endpoints = endpoints
 
     async def fetch(self, ranges: Iterable[Range], at: int = 0) -> tuple[int, list[Pair]]:
+        try:
+            return await self._fetch(ranges := list(ranges), at)
+        except TokenTooOld:
+            return await self._fetch(ranges, at)
+
+    async def _fetch(self, ranges: Iterable[Range], at: int) -> tuple[int, list[Pair]]:
         pairs: list[Pair] = []
         try:
             for one in ranges:
@@ -127,6 +137,8 @@ class V3:
                     if not told.get("more") or not page:
                         break
                     start = page[-1].key + b"\0"
+        except TokenTooOld:
+            raise
         except (Unreachable, TimeoutError) as error:
             self._endpoints.next()
             raise Unreachable(str(error) or "the store answers too slowly") from error
@@ -136,7 +148,10 @@ class V3:
 
     async def watch(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
         try:
-            await self._watch(after, told, begun)
+            try:
+                await self._watch(after, told, begun)
+            except TokenTooOld:
+                await self._watch(after, told, begun)
         except Unreachable:
             self._endpoints.next()
             raise

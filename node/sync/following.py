@@ -33,7 +33,7 @@ class Follower:
         self._wanted: tuple[Range, ...] = ()
         self._at: dict[Range, int] = {}
         self._more = asyncio.Event()
-        self._trouble = ""
+        self._trouble: type[Exception] | None = None
         self._dirty: set[bytes] = set()
         self._settling: asyncio.TimerHandle | None = None
         self._first_s = 0.0
@@ -84,10 +84,10 @@ class Follower:
             except Unreachable as error:
                 if self.reached:
                     wait_s = RETRY_MIN_S
-                self._lost(f"the log can't be reached: {error}; all stays as it is")
+                self._lost(error, f"the log can't be reached: {error}; all stays as it is")
                 wait_s = await self._pause(wait_s, RETRY_MAX_S)
             except Refused as error:
-                self._lost(f"the keys can't be read: {error}; all stays as it is")
+                self._lost(error, f"the keys can't be read: {error}; all stays as it is")
                 wait_s = await self._pause(max(wait_s, REFUSED_S), REFUSED_S)
 
     async def _watch(self) -> None:
@@ -110,16 +110,18 @@ class Follower:
         self._more.clear()
         return min(2 * wait_s, most_s)
 
-    def _lost(self, words: str) -> None:
+    def _lost(self, error: Exception, words: str) -> None:
+        """Told once, however often it is tried again; another kind of trouble is told too."""
         self.reached = False
-        if not self._trouble:
-            self._trouble = words
+        kind = Refused if isinstance(error, Refused) else Unreachable
+        if self._trouble is not kind:
+            self._trouble = kind
             self._say(words)
 
     def _begun(self) -> None:
         self.reached = True
-        if self._trouble:
-            self._trouble = ""
+        if self._trouble is not None:
+            self._trouble = None
             self._say(f"the log is reached again; going on behind revision {self.known.revision}")
 
     def _told(self, one: Range, changes: Sequence[Pair], revision: int) -> None:

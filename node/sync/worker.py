@@ -19,7 +19,7 @@ from node.sync.plan import Plan, Wanted, plan
 from node.sync.render import RenderError, Template
 from node.sync.resource import Resource, command
 
-RENDER_S = 10.0
+RENDER_S = 5.0
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 
 What = Literal["rendered", "unchanged", "failed", "reload failed", "would render"]

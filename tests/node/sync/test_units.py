@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,6 @@ from tests.acceptance.harness import Node, until
 from tests.node.sync.keys import put
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    made = Node(tmp_path_factory.mktemp("node") / "data", "--engine", "docker=none").start()
-    try:
-        yield made
-    finally:
-        made.destroy_all()
 
 
 def start(node: Node, folder: Path, name: str, text: str, code: int | None = 0) -> None:
