@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum mode { PUT, RANGE, TXN, JSON_PUT, JSON_RANGE, V2_PUT };
+enum mode { PUT, RANGE, TXN, JSON_PUT, JSON_RANGE, V2_PUT, WATCH };
 
 struct work {
   enum mode mode;
@@ -28,6 +28,9 @@ uint64_t now_ns(void);
 uint64_t next_random(void);
 void succeeded(uint64_t began_ns);
 void failed(const char *why, const char *more);
+int connected(int port);
+/* Watchers, see watch.c: how many puts there were. */
+long run_watch(int port, double seconds);
 
 /* A request's body, written into `out` (which has BODY_MAX bytes): its length. */
 #define BODY_MAX 8192

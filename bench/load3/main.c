@@ -1,6 +1,6 @@
 /* A closed loop of requests at etcd's interface, for a time: load3 PORT MODE CONNECTIONS STREAMS SECONDS KEYS BYTES
 
-MODE: put, range, txn (gRPC), jput, jrange (JSON), v2put. One line of JSON tells what came of it. A request that
+MODE: put, range, txn (gRPC), jput, jrange (JSON), v2put; watch (see watch.c). One line of JSON tells what came of it. A request that
 was begun in time is waited for, so that what is told as done is all that was acknowledged. */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -55,7 +55,7 @@ static uint32_t percentile(double part) {
   return outcome.count ? outcome.took_us[(size_t)((double)(outcome.count - 1) * part)] : 0;
 }
 
-static int connected(int port) {
+int connected(int port) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   int yes = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -103,23 +103,29 @@ static void run(int port) {
 }
 
 int main(int argc, char **argv) {
-  static const char *modes[] = {"put", "range", "txn", "jput", "jrange", "v2put"};
+  static const char *modes[] = {"put", "range", "txn", "jput", "jrange", "v2put", "watch"};
   if (argc != 8) {
-    fprintf(stderr, "load3 PORT put|range|txn|jput|jrange|v2put CONNECTIONS STREAMS SECONDS KEYS BYTES\n");
+    fprintf(stderr, "load3 PORT put|range|txn|jput|jrange|v2put|watch CONNECTIONS STREAMS SECONDS KEYS BYTES\n");
     return 2;
   }
   int mode = 0;
-  while (mode < 6 && strcmp(modes[mode], argv[2]) != 0) mode++;
+  while (mode < 7 && strcmp(modes[mode], argv[2]) != 0) mode++;
   work = (struct work){.mode = (enum mode)mode, .connections = atoi(argv[3]), .streams = atoi(argv[4]),
                        .value_bytes = atoi(argv[7]), .keys = atol(argv[6])};
-  if (mode == 6 || work.connections < 1 || work.streams < 1 || work.keys < 1 || work.value_bytes > 2048) return 2;
+  if (mode == 7 || work.connections < 1 || work.streams < 1 || work.keys < 1 || work.value_bytes > 2048) return 2;
   uint64_t began = now_ns();
   random_state = began | 1;
   work.until_ns = began + (uint64_t)(atof(argv[5]) * 1e9);
-  run(atoi(argv[1]));
+  long puts = 0;
+  if (mode == WATCH) {
+    puts = run_watch(atoi(argv[1]), atof(argv[5]));
+    began = work.until_ns - (uint64_t)(atof(argv[5]) * 1e9);
+  } else {
+    run(atoi(argv[1]));
+  }
   double took_s = (double)(now_ns() - began) / 1e9;
   qsort(outcome.took_us, outcome.count, sizeof *outcome.took_us, by_size);
-  printf("{\"done\":%ld,\"errors\":%ld,\"seconds\":%.3f,\"p50_us\":%u,\"p99_us\":%u,\"error\":\"%s\"}\n", outcome.done,
-         outcome.errors, took_s, percentile(0.5), percentile(0.99), outcome.first_error);
+  printf("{\"done\":%ld,\"puts\":%ld,\"errors\":%ld,\"seconds\":%.3f,\"p50_us\":%u,\"p99_us\":%u,\"error\":\"%s\"}\n",
+         outcome.done, puts, outcome.errors, took_s, percentile(0.5), percentile(0.99), outcome.first_error);
   return 0;
 }
