@@ -177,7 +177,7 @@ class Store:
         rows: list[Row] = []
         size = 0
         if (staged := self.staged) is not None:
-            yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts)))
+            yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, v2=staged.v2)))
             for number, lines in staged.lines.items():
                 yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, {number: lines})))
         for rev in revs.retained():
@@ -201,7 +201,7 @@ class Store:
                 self.alarms = dict.fromkeys(row.alarms)
                 self.auth.restore(row.auth)
             if row.staged is not None:
-                self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts)
+                self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts, v2=row.staged.v2)
                 self.staged.lines |= row.staged.lines
             for key, value, create, mod, version, lease, sub in row.revs:
                 revs.relink(Rev(unblob(key), unblob(value), create, mod, version, lease, sub, None))
