@@ -219,7 +219,7 @@ def put(path: str, value: str, **numbers: int) -> bytes:
 
 
 def snap(folder: Path, index: int, content: bytes | None = None) -> Path:
-    root = {"Path": "/", "CreatedIndex": 0, "ModifiedIndex": 0, "ExpireTime": v2._FOREVER, "Children": {}}
+    root = {"Path": "/", "CreatedIndex": 0, "ModifiedIndex": 0, "ExpireTime": v2.FOREVER, "Children": {}}
     store = json.dumps({"Root": root, "CurrentIndex": 3}).encode() if content is None else content
     inner = field(1, store) + field(2, field(2, index) + field(3, 1))
     path = folder / "member" / "snap" / f"{1:016x}-{index:016x}.snap"
