@@ -100,6 +100,7 @@ class Kv:
                 self._count(changes, fold, now)
             if any(isinstance(one.event.data, v3_says.ImportEnd) for one in batch):
                 self._clocks(replica).restart(now.boot_s)
+                self._countdowns.restart(fold.store, now.boot_s)
             if ids := [lease for one in batch for lease in _leases(one.event.data)]:
                 self._clocks(replica).touched(ids, now.boot_s)
         self.on_changes(changes)

@@ -18,6 +18,7 @@ from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
 from actors.kv.http1 import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.state import KvFold
+from actors.kv.v2 import imports
 from actors.kv.v2.watch import Hub
 from actors.kv.v2members import V2Members
 from actors.kv.v3.store import Result
@@ -45,6 +46,8 @@ _STORE_COUNTS = {
     "compareAndDeleteFail": "compareAndDeleteFail",
     "expireCount": "expire",
 }
+#: Unsent bytes of a store on its way out.
+POUR_BYTES = 1024 * 1024
 _ALARMS = {1: "NOSPACE", 2: "CORRUPT"}
 
 
@@ -94,6 +97,8 @@ class Info:
             self._step(exchange, _RestoreStep)
         elif exchange.connection.trusted and path == policing.PATH:
             self._policies.serve(exchange)
+        elif exchange.connection.trusted and path == "/internal/v2":
+            _pour(exchange, list(imports.lines(self._fold.store, self._fold.cluster.users2)))
         else:
             exchange.respond(404, TEXT, b"404 page not found\n")
 
@@ -268,6 +273,23 @@ class _RestoreStep(msgspec.Struct):
         if found is None:
             raise msgspec.ValidationError("a step is begin, part or end")
         return found
+
+
+def _pour(exchange: Exchange, pieces: list[bytes]) -> None:
+    """Answer with pieces, as fast as they are taken."""
+    left = iter(pieces)
+
+    def pump() -> None:
+        while exchange.connection.current is exchange and exchange.connection.unsent() < POUR_BYTES:
+            piece = next(left, None)
+            if piece is None:
+                exchange.end()
+                return
+            exchange.send(piece)
+
+    exchange.drained = pump
+    exchange.begin(200, TEXT)
+    pump()
 
 
 def _when(seconds: float) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from actors.coordination import election as elections
 from actors.coordination import membership as memberships
 from actors.kv.v2 import auth as v2_auth
-from actors.kv.v2 import delete, put
+from actors.kv.v2 import delete, imports, put
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import get_json
 from actors.kv.v2.nodes import Change, Dir, File, clean, plain_change, shown, text_of
@@ -27,6 +27,7 @@ from streams.outcomes import DONE, Accepted, Outcome, Rejected
 from streams.records import Record
 from streams.replay import Context, LogState
 
+_IMPORTS = frozenset({v3_says.ImportBegin, v3_says.ImportPart, v3_says.ImportEnd})
 VOID_EXPIRY = Rejected("v2.changed", "the key changed, or its TTL was set anew, before this expiry")
 
 
@@ -71,6 +72,8 @@ class KvFold:
     def evolve(self, event: Event, context: Context) -> Outcome:
         data, time_ms = event.data, context.record.time_ms
         if data.__module__ == v3_says.__name__:
+            if data.__class__ in _IMPORTS and imports.is_v2(self, data):
+                return imports.change(self, data)
             return self.v3.evolve(event, context.record.offset)
         if data.__module__ == v2_says.__name__:
             return self._change_users2(event, time_ms)

@@ -408,14 +408,28 @@ def import_(file: Path, *, common: Common = COMMON) -> None:
     """Take a snapshot of etcd's (etcdctl snapshot save) into an empty store: all of it or nothing.
 
     Keys with all their revisions since the compaction, leases, users, roles and alarms, as they were.
+    A folder is one of v2 (etcdctl backup, or the data folder of a stopped etcd up to 3.4): v2's keys, what their TTLs
+    have left, users and roles.
     """
-    transfer.import_file(file, common)
+    if file.is_dir():
+        transfer.import_folder(file, common)
+    else:
+        transfer.import_file(file, common)
 
 
 @app.command(name="export")
-def export_(file: Path, *, common: Common = COMMON) -> None:
-    """Write the store into a snapshot file that etcd 3.4 and later restore (etcdutl snapshot restore)."""
-    transfer.export_file(file, common)
+def export_(file: Path, *, v2: bool = False, common: Common = COMMON) -> None:
+    """Write the store into a snapshot file that etcd 3.4 and later restore (etcdutl snapshot restore).
+
+    Parameters
+    ----------
+    v2
+        v2's keys and users instead, into a new folder on which etcd 3.4 starts (etcd --enable-v2 --force-new-cluster).
+    """
+    if v2:
+        transfer.export_folder(file, common)
+    else:
+        transfer.export_file(file, common)
 
 
 def _of_v2(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

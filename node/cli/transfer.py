@@ -1,4 +1,4 @@
-"""Whole stores in and out: etcd's snapshot files, by the kv replica's own socket."""
+"""Whole stores in and out, by the kv replica's own socket: etcd's snapshot files, and v2's data folders."""
 
 import base64
 import contextlib
@@ -7,6 +7,9 @@ import http.client
 import json
 import os
 import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +34,55 @@ def import_file(file: Path, common: Common) -> None:
         raise Failure(f"{file}: there is nothing in it", USAGE)
     if os.stat(file).st_size % 512 == 0:
         note(f"{file} has no SHA-256 behind it (a copy of a database, no snapshot): it is taken as it is")
-    pieces = list(parts(store, PART_BYTES))
-    ident = secrets.token_hex(8)
-    with contextlib.closing(_connected(common)) as connection:
-        _step(connection, {"begin": {"id": ident, "parts": len(pieces)}})
-        for number, lines in enumerate(pieces):
-            _step(connection, {"part": {"id": ident, "number": number, "lines": lines}})
-        position = _step(connection, {"end": {"id": ident}})["position"]
+    position = _import(list(parts(store, PART_BYTES)), False, common)
     note(f"position {position}")
     revs = store.revs
     print(f"{len(revs.live)} keys, revision {revs.revision}, {len(store.leases.by_id)} leases, {_users(store)}")
+
+
+def import_folder(folder: Path, common: Common) -> None:
+    """A v2 data folder. Raises Failure: nothing was taken."""
+    from actors.kv.bolt.errors import FileError
+    from actors.kv.bolt.imported2 import store_of
+    from actors.kv.v2.auth import Auth
+    from actors.kv.v2.imports import lines
+
+    try:
+        store, users = store_of(folder, time.time_ns() // 1_000_000)
+    except OSError as error:
+        raise Failure(f"{folder}: {error.strerror}", USAGE) from error
+    except FileError as error:
+        raise Failure(f"{folder}: {error}", USAGE) from error
+    if not store.index:
+        raise Failure(f"{folder}: there is nothing of v2 in it", USAGE)
+    position = _import(list(_joined(lines(store, users))), True, common)
+    note(f"position {position}; v3's keys of a data folder aren't taken: etcdctl snapshot save makes a file of them")
+    known, on = (len(users.users), users.enabled) if isinstance(users, Auth) else (0, False)
+    print(f"{len(store.files)} keys, index {store.index}, {known} users{' (auth is on)' if on else ''}")
+
+
+def _joined(lines: Iterable[bytes]) -> Iterator[str]:
+    """In pieces of about PART_BYTES."""
+    gathered: list[bytes] = []
+    held = 0
+    for line in lines:
+        gathered.append(line)
+        held += len(line)
+        if held >= PART_BYTES:
+            yield b"".join(gathered).decode()
+            gathered, held = [], 0
+    yield b"".join(gathered).decode()
+
+
+def _import(pieces: list[str], v2: bool, common: Common) -> str:
+    """The position of its end. Raises Failure."""
+    ident = secrets.token_hex(8)
+    with contextlib.closing(_connected(common)) as connection:
+        _step(connection, {"begin": {"id": ident, "parts": len(pieces), "v2": v2}})
+        for number, lines in enumerate(pieces):
+            _step(connection, {"part": {"id": ident, "number": number, "lines": lines}})
+        position: str = _step(connection, {"end": {"id": ident}})["position"]
+    return position
 
 
 def _users(store: Any) -> str:
@@ -76,6 +118,29 @@ def export_file(file: Path, common: Common) -> None:
     finally:
         beside.unlink(missing_ok=True)
     print(f"{size} bytes in {file}")
+
+
+def export_folder(folder: Path, common: Common) -> None:
+    """v2's keys and users into a new data folder. Raises Failure: nothing is left there."""
+    from actors.kv.bolt.exported2 import write
+    from actors.kv.v2.imports import restored
+
+    try:
+        with contextlib.closing(_connected(common)) as connection:
+            connection.request("GET", "/internal/v2")
+            answer = connection.getresponse()
+            store, users = restored(answer.read().splitlines())
+    except (http.client.HTTPException, ValueError, ConnectionError) as error:
+        raise Failure(f"the node went away: {error}", UNREACHABLE) from error
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        size = write(beside, store, users)
+        os.rename(beside, folder)  # refused where there is something in it
+    except OSError as error:
+        raise Failure(f"{folder}: {error.strerror or error}", USAGE) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    print(f"{len(store.files)} keys, index {store.index}: {size} bytes in {folder}")
 
 
 def _written(common: Common, out: Any) -> int:

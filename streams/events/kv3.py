@@ -311,10 +311,14 @@ class RoleRevoke(Data, frozen=True):
 
 @event("kv.v3.import_begun.v1", "kv", command=True)
 class ImportBegin(Data, frozen=True):
-    """A whole store is to come in ``parts`` records; nothing of it is there before its end. Drops an older one."""
+    """A whole store is to come in ``parts`` records; nothing of it is there before its end. Drops an older one.
+
+    ``v2``: it is v2's keys and users.
+    """
 
     id: str
     parts: int
+    v2: bool = False
 
 
 @event("kv.v3.import_part.v1", "kv", command=True)

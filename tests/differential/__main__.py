@@ -58,7 +58,7 @@ def main() -> int:
         for crash in pairs.crashes[:10]:
             print(f"ended a real etcd: {crash[:300]}")
         for where, parted in sorted(pairs.parted.items()):
-            print(f"3.5.1 parts from 3.7: {where}: {parted[:300]}")
+            print(f"3.5.1 parts from 3.7: {where}   at {parted[:200]}")
     return 1 if differences else 0
 
 

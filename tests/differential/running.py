@@ -33,7 +33,8 @@ class Crashed(Exception):
 
 class Pairs:
     """The servers, restarted when they parted. ``errors``: messages that were met; ``fields``: requests' fields set;
-    ``parted``: where the older real etcd answers otherwise than the newest; ``crashes``: steps that ended one."""
+    ``parted``: how the older real etcd answers otherwise than the newest, and at which step; ``crashes``: steps that
+    ended one."""
 
     def __init__(self, folder: Path, older: bool = False) -> None:
         self.errors: Counter[str] = Counter()
@@ -43,6 +44,7 @@ class Pairs:
         self.crashes: list[str] = []
         self._folder, self._older = folder, older
         self._watched = 0.0
+        self._strayed = False
         self._stack: contextlib.ExitStack | None = None
         self._servers: list[Server] = []
         self._runs = itertools.count()
@@ -56,6 +58,7 @@ class Pairs:
         self._pool.shutdown()
 
     def _start(self) -> None:
+        self._strayed = False
         folder = self._folder / str(next(self._runs))
         folder.mkdir()
         self._stack = contextlib.ExitStack()
@@ -75,6 +78,8 @@ class Pairs:
             self._start()
         try:
             self._run(sequence)
+            if self._strayed:
+                self._stop()
         except Crashed as crashed:
             self.crashes.append(str(crashed))
             self._stop()
@@ -139,8 +144,10 @@ class Pairs:
         theirs, ours, *older = [masks.masked(one) for one in answers]
         if any(isinstance(one, dict) and one.get("code") == servers.UNAVAILABLE for one in (theirs, *older)):
             raise Crashed(where)
-        if older and not masks.same(older[0], theirs):
-            self.parted.setdefault(where.partition(": ")[2][:40], f"{older[0]} | {theirs}")
+        if older and not self._strayed and not masks.same(older[0], theirs):
+            self.parted.setdefault(_parting(where, older[0], theirs), where)
+            # what follows on it would be told as well
+            self._strayed = _revision(older[0]) != _revision(theirs)
         if isinstance(theirs, dict) and "message" in theirs:
             self.errors[theirs["message"]] += 1
         if not masks.same(theirs, ours):
@@ -177,6 +184,22 @@ class Pairs:
                 time.sleep(0.01)
                 told = [_told(stream) for stream in streams]
             self._compare(f"watches of client {client}: ", told)
+
+
+def _parting(where: str, older: Any, newest: Any) -> str:
+    """Which calls, and what kinds of answers: words of errors, else the names of the fields that aren't alike."""
+    kind = where.partition(": ")[2].partition(" ")[0] or where
+    told = [
+        one["message"]
+        if "message" in one
+        else "fields " + " ".join(sorted(name for name in one if one.get(name) != other.get(name)))
+        for one, other in ((older, newest), (newest, older))
+    ]
+    return f"{kind}: {told[0]} | {told[1]}"
+
+
+def _revision(answer: Any) -> Any:
+    return answer.get("header", {}).get("revision")
 
 
 def _told(stream: Any) -> Plain:

@@ -3,7 +3,7 @@ the requests that were committed after it.
 
 ``member/snap/TERM-INDEX.snap``: snappb.Snapshot (crc 1, CRC-32C of data; data 2) → raftpb.Snapshot (data 1, metadata
 2: index 2, term 3) → the store as JSON. ``member/wal``: :mod:`actors.kv.bolt.wal`; an entry is an etcdserverpb.Request
-or stands in an InternalRaftRequest (field 2); v3's requests, members and raft's empty entries are left out.
+or stands in an InternalRaftRequest (field 2); v3's requests and raft's empty entries are left out.
 """
 
 import re
@@ -22,7 +22,7 @@ from actors.kv.bolt.messages import fields, raw, signed, text, unsigned
 #: Where users' keys are in etcd's tree; beside it, under ``/0``, it keeps members and the version.
 KEYS = "/1"
 #: Go's zero time: a node that stays.
-_FOREVER = "0001-01-01T00:00:00Z"
+FOREVER = "0001-01-01T00:00:00Z"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _SNAP = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.snap")
 _METHODS = (b"GET", b"QGET", b"HEAD", b"PUT", b"POST", b"DELETE", b"SYNC")
@@ -41,7 +41,8 @@ class Node(NamedTuple):
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     """``index``: in raft; ``path``: as in :class:`Node`; ``prev_exist``: None if not asked; ``expires_ns``: since
-    1970, 0: never; ``time_ns``: of a SYNC, when everything that had expired by then goes."""
+    1970, 0: never; ``time_ns``: of a SYNC, when everything that had expired by then goes. ``steps``: of MEMBER, how
+    many of v2's indices a change of the members took; nothing else of it is kept."""
 
     index: int
     method: str
@@ -55,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     recursive: bool
     time_ns: int
     refresh: bool | None
+    steps: int = 0
 
 
 class Backup(msgspec.Struct, frozen=True):
@@ -71,7 +73,7 @@ class _Node(msgspec.Struct, rename="pascal"):
     path: str
     created_index: int
     modified_index: int
-    expire_time: str = _FOREVER
+    expire_time: str = FOREVER
     value: str = ""
     children: dict[str, "_Node"] | None = None
 
@@ -102,7 +104,7 @@ def read(folder: Path) -> Backup:
             unmarked = unmarked or error
             if not snaps:
                 raise unmarked from None
-    found = [_request(entry) for entry in entries if entry.type == wal.NORMAL and entry.data]
+    found = [_request(entry) if entry.type == wal.NORMAL else _member(entry) for entry in entries if entry.data]
     return Backup(raft_index, index, nodes, [one for one in found if one is not None])
 
 
@@ -140,7 +142,7 @@ def _nodes(root: _Node) -> Iterator[Node]:
 
 def _nanoseconds(time: str) -> int | None:
     """Of Go's JSON for a time, since 1970. Raises MessageError."""
-    if time == _FOREVER:
+    if time == FOREVER:
         return None
     parts = _TIME.fullmatch(time)
     try:
@@ -165,6 +167,17 @@ def _request(entry: wal.Entry) -> Request | None:
         return None if inner is None else _decoded(entry.index, raw(inner))
     except MessageError as error:
         raise FolderError(entry.file, entry.offset, f"entry {entry.index}: {error}") from None
+
+
+def _member(entry: wal.Entry) -> Request | None:
+    """raftpb.ConfChange: Type 2: 0 add, 1 remove, 2 update. A removed member stands among the removed, too."""
+    if entry.type != 1:
+        return None
+    try:
+        kind = unsigned(dict(fields(entry.data)).get(2, 0))
+    except MessageError as error:
+        raise FolderError(entry.file, entry.offset, f"entry {entry.index}: {error}") from None
+    return Request(entry.index, "MEMBER", "", "", False, "", 0, None, 0, False, 0, None, 2 if kind == 1 else 1)
 
 
 def _decoded(index: int, content: bytes) -> Request:

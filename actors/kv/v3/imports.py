@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UnsetType
 
 from streams.events import kv3 as says
 from streams.outcomes import DONE, Outcome, Rejected
@@ -17,11 +18,12 @@ OTHER = Rejected("v3-import.not-begun", "this import was not begun, or another o
 
 
 class Staged(msgspec.Struct):
-    """An import that has begun. ``lines`` by number of the part."""
+    """An import that has begun. ``lines`` by number of the part. ``v2``: they are v2's (else UNSET)."""
 
     id: str
     parts: int
     lines: dict[int, str] = {}
+    v2: bool | UnsetType = msgspec.UNSET
 
 
 def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.ImportEnd) -> Outcome | None:
@@ -32,17 +34,22 @@ def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.Impor
         return NOT_EMPTY
     match data:
         case says.ImportBegin():
-            if not 0 < data.parts <= PARTS_MAX:
-                return Rejected("v3-import.parts", f"{data.parts} parts; from 1 to {PARTS_MAX} can be")
-            store.staged = Staged(data.id, data.parts)
-            return DONE
+            return begin(store, data)
         case says.ImportPart():
-            return _part(store.staged, data)
+            return part(store.staged, data)
         case _:
-            return _end(store, data)
+            outcome, lines = end(store, data)
+            return outcome if outcome is not None else _take(store, lines)
 
 
-def _part(staged: Staged | None, data: says.ImportPart) -> Outcome:
+def begin(store: "Store", data: says.ImportBegin) -> Outcome:
+    if not 0 < data.parts <= PARTS_MAX:
+        return Rejected("v3-import.parts", f"{data.parts} parts; from 1 to {PARTS_MAX} can be")
+    store.staged = Staged(data.id, data.parts, v2=data.v2 or msgspec.UNSET)
+    return DONE
+
+
+def part(staged: Staged | None, data: says.ImportPart) -> Outcome:
     if staged is None or staged.id != data.id:
         return OTHER
     if not 0 <= data.number < staged.parts:
@@ -51,15 +58,20 @@ def _part(staged: Staged | None, data: says.ImportPart) -> Outcome:
     return DONE
 
 
-def _end(store: "Store", data: says.ImportEnd) -> Outcome | None:
+def end(store: "Store", data: says.ImportEnd) -> tuple[Outcome | None, list[bytes]]:
+    """What was staged, in order, which is dropped then; or why not."""
     staged = store.staged
     if staged is None or staged.id != data.id:
-        return OTHER
+        return OTHER, []
     missing = [number for number in range(staged.parts) if number not in staged.lines]
     if missing:
-        return Rejected("v3-import.incomplete", f"{len(missing)} of {staged.parts} parts aren't there: {missing[:10]}")
-    lines = [line for number in range(staged.parts) for line in staged.lines[number].encode().split(b"\n") if line]
+        words = f"{len(missing)} of {staged.parts} parts aren't there: {missing[:10]}"
+        return Rejected("v3-import.incomplete", words), []
     store.staged = None
+    return None, [line for number in range(staged.parts) for line in staged.lines[number].encode().split(b"\n") if line]
+
+
+def _take(store: "Store", lines: list[bytes]) -> Outcome:
     try:
         type(store)().restore(lines)  # whether it can be: a store that is half there would be worse than none
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:

@@ -195,7 +195,7 @@ class Store:
         rows: list[Row] = []
         size = 0
         if (staged := self.staged) is not None:
-            yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts)))
+            yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, v2=staged.v2)))
             for number, lines in staged.lines.items():
                 yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, {number: lines})))
         for piece in restores.lines(self.restoring):
@@ -224,7 +224,7 @@ class Store:
                 if row.floors:
                     revs.floors = Floors({unblob(prefix): floor for prefix, floor in row.floors})
             if row.staged is not None:
-                self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts)
+                self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts, v2=row.staged.v2)
                 self.staged.lines |= row.staged.lines
             if row.restoring is not None:
                 self.restoring = restores.joined(self.restoring, row.restoring)

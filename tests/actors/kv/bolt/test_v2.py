@@ -219,7 +219,7 @@ def put(path: str, value: str, **numbers: int) -> bytes:
 
 
 def snap(folder: Path, index: int, content: bytes | None = None) -> Path:
-    root = {"Path": "/", "CreatedIndex": 0, "ModifiedIndex": 0, "ExpireTime": v2._FOREVER, "Children": {}}
+    root = {"Path": "/", "CreatedIndex": 0, "ModifiedIndex": 0, "ExpireTime": v2.FOREVER, "Children": {}}
     store = json.dumps({"Root": root, "CurrentIndex": 3}).encode() if content is None else content
     inner = field(1, store) + field(2, field(2, index) + field(3, 1))
     path = folder / "member" / "snap" / f"{1:016x}-{index:016x}.snap"
@@ -234,13 +234,15 @@ def indices(folder: Path) -> list[int]:
 
 def test_entries_that_are_no_requests_are_left_out(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    log.entry(1, b"members", kind=1)
+    log.entry(1, field(1, 7) + field(2, 1) + field(3, 9), kind=1)
     log.entry(2, b"")
     log.entry(3, put("/1/a", "x", n5=1, n7=4, n8=0, n9=99, n12=1, n15=5, n17=1))
     log.entry(4, field(1, 5) + field(4, field(1, b"k") + field(2, b"of v3")))
     log.entry(5, field(1, 5) + field(2, put("/1/b", "inside")))
     log.commit(5)
-    first, second = v2.read(tmp_path).requests
+    member, first, second = v2.read(tmp_path).requests
+    # of members only the indices that it took: one that goes is entered among the removed
+    assert (member.method, member.steps) == ("MEMBER", 2)
     assert first == v2.Request(3, "PUT", "/1/a", "x", True, "", 4, False, 99, True, 5, True)
     assert second == v2.Request(5, "PUT", "/1/b", "inside", False, "", 0, None, 0, False, 0, None)
 

@@ -1,0 +1,194 @@
+"""v2's whole stores: data folders of real etcd 3.4 taken in, and out again, on which it starts."""
+
+import base64
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.kv.bolt import exported2
+from actors.kv.bolt.imported2 import store_of
+from actors.kv.state import KvFold
+from actors.kv.v2.auth import Auth, Role, User
+from actors.kv.v2.get import get_json
+from actors.kv.v2.imports import lines
+from actors.kv.v2.store import Store
+from node.cli import transfer
+from node.cli.client import Common, Failure
+from streams.events import kv as says
+from streams.events import kv2 as users_say
+from streams.events import kv3 as import_says
+from streams.events.base import Data, say
+from streams.outcomes import Accepted, Outcome, Rejected
+from streams.records import Position, Record
+from streams.replay import Context, LogState
+from tests.actors.kv.bolt.real import Served, run
+from tests.actors.kv.bolt.test_v2 import ask, change
+from tests.actors.kv.server import Client, Running
+
+V2 = ("--enable-v2",)
+
+
+def tree(node: dict[str, Any]) -> dict[str, Any]:
+    """What there is by key: value, indices, whether there is a TTL."""
+    found: dict[str, Any] = {}
+    pending = [node]
+    while pending:
+        one = pending.pop()
+        pending += one.get("nodes", [])
+        if one.get("key"):
+            kept = ("value", "dir", "modifiedIndex", "createdIndex")
+            found[one["key"]] = [*(one.get(name) for name in kept), "expiration" in one]
+    return found
+
+
+def shown(store: Store) -> dict[str, Any]:
+    return tree(json.loads(get_json(store, "", True, True, 0))["node"])
+
+
+@pytest.mark.parametrize("snapshots", [100_000, 50], ids=["log only", "snapshots"])
+def test_what_etcd_leaves_is_what_it_would_go_on_with(snapshots: int, tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "backup"
+    with Served("3.4", data, "", *V2, f"--snapshot-count={snapshots}") as etcd:
+        change(etcd, snapshots, 150)
+        there = tree(ask(etcd, "GET", "/", recursive=True)["node"])
+        index = int(urllib.request.urlopen(f"{etcd.url}/v2/keys/").headers["X-Etcd-Index"])
+    store, users = store_of(data, time.time_ns() // 1_000_000)
+    assert (shown(store), store.index) == (there, index)
+    assert not isinstance(users, Auth)
+    ends = [left for left in store.ttls.values() if left]
+    assert ends
+    assert all(0 < left < 501_000 for left in ends)
+    # of a backup, which has lost what members did: as etcd itself reads it
+    run("etcdctl", "backup", "--data-dir", data, "--backup-dir", copy, ETCDCTL_API="2")
+    store, _ = store_of(copy, 0)
+    with Served("3.4", copy, "", *V2, "--force-new-cluster") as etcd:
+        assert tree(ask(etcd, "GET", "/", recursive=True)["node"]) == shown(store)
+
+
+def asked(url: str, user: str, method: str = "GET", path: str = "/v2/keys/?recursive=true") -> Any:
+    request = urllib.request.Request(url + path, method=method)
+    request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_in_and_out_of_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Served("3.4", tmp_path / "data", "", *V2) as etcd:
+        change(etcd, 7, 60)
+        ask(etcd, "PUT", "/_hidden", value="h")
+        for what, body in (
+            ("users/root", {"user": "root", "password": "pw"}),
+            ("roles/r", {"role": "r", "permissions": {"kv": {"read": ["/d*"]}}}),
+            ("users/ann", {"user": "ann", "password": "pw", "roles": ["r"]}),
+            ("enable", None),
+        ):
+            given = json.dumps(body).encode() if body else None
+            urllib.request.urlopen(urllib.request.Request(f"{etcd.url}/v2/auth/{what}", given, method="PUT")).close()
+        there = tree(asked(etcd.url, "root:pw")["node"])
+    with Running(tmp_path / "node") as server:
+        common = Common(data=tmp_path / "node")
+        server.folder.joinpath("run", "corelog.sock").touch()
+        transfer.import_folder(tmp_path / "data", common)
+        url = f"http://127.0.0.1:{server.port}"
+        assert tree(asked(url, "root:pw")["node"]) == there
+        assert asked(url, "ann:pw", path="/v2/keys/d?recursive=true")["node"]["key"] == "/d"
+        client = Client(server.port)
+        assert client.ask("PUT", "/d/x", "value=1")[0] == 201  # the guest's role that etcd made
+        assert client.ask("GET", "/?wait=true&waitIndex=1")[0] == 400  # that history isn't there
+        client.close()
+        with pytest.raises(Failure, match="isn't empty") as refused:
+            transfer.import_folder(tmp_path / "data", common)
+        assert refused.value.exit_code == 4
+        transfer.export_folder(tmp_path / "out", common)
+        there = tree(asked(url, "root:pw")["node"])
+        with pytest.raises(Failure):
+            transfer.export_folder(tmp_path / "out", common)
+    assert "users (auth is on)" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    with Served("3.4", tmp_path / "out", "", *V2, "--force-new-cluster") as etcd:
+        assert tree(asked(etcd.url, "root:pw")["node"]) == there
+        assert asked(etcd.url, "root:pw", path="/v2/keys/_hidden")["node"]["value"] == "h"
+        assert asked(etcd.url, "root:pw", "PUT", "/v2/keys/new?value=1")["node"]["value"] == "1"
+        assert asked(etcd.url, "ann:pw", path="/v2/keys/d?recursive=true")["node"]["key"] == "/d"
+
+
+# -- without etcd ---------------------------------------------------------------------------------------------
+
+
+def apply(fold: KvFold, *data: Data, time_ms: int = 1000) -> list[Outcome]:
+    record = Record("log", "kv", "w@m", 1, 1, time_ms, b"", offset=1)
+    return [fold.evolve(say(one), Context(Position(1, 0), record, LogState())) for one in data]
+
+
+def filled() -> KvFold:
+    fold = KvFold()
+    for at in range(200):
+        apply(fold, says.Set(f"/d{at % 9}/k{at % 40}", f"value {at}", ttl_s=300 if at % 5 else None))
+    apply(fold, says.Set("/empty", directory=True), says.Delete("/d3", recursive=True))
+    apply(fold, users_say.UserAdd("root", "hash"), users_say.RoleAdd("r", users_say.Rights(["/a"], [])))
+    return fold
+
+
+def steps(fold: KvFold, size: int = 3000) -> list[Data]:
+    whole = b"".join(lines(fold.store, fold.cluster.users2)).decode()
+    rows = whole.splitlines(keepends=True)
+    pieces = ["".join(rows[at : at + size // 100]) for at in range(0, len(rows), size // 100)]
+    parts = [import_says.ImportPart("i", number, one) for number, one in enumerate(pieces)]
+    return [import_says.ImportBegin("i", len(pieces), v2=True), *parts, import_says.ImportEnd("i")]
+
+
+def encoded(fold: KvFold) -> bytes:
+    return b"".join(fold.encode())
+
+
+def test_parts_make_the_same_store_and_a_restart_between_loses_none() -> None:
+    target = KvFold()
+    for one in steps(filled()):
+        [outcome] = apply(target, one)
+        assert isinstance(outcome, Accepted), outcome
+        again = KvFold()
+        again.restore([encoded(target)])
+        assert encoded(again) == encoded(target)
+        target = again
+    assert encoded(target) == encoded(filled())
+
+
+def code(outcome: Outcome) -> str:
+    assert isinstance(outcome, Rejected), outcome
+    return outcome.code
+
+
+def test_what_can_not_be_is_refused_and_changes_nothing() -> None:
+    begin, *middle, end = steps(filled())
+    target = KvFold()
+    nothing = encoded(target)
+    apply(target, begin, *middle[1:])
+    assert code(apply(target, end)[0]) == "v3-import.incomplete"
+    damaged = import_says.ImportPart("i", 1, '{"dir":["/nowhere/x",1,1]}\n')
+    assert code(apply(target, begin, middle[0], damaged, *middle[2:], end)[-1]) == "v2-import.damaged"
+    assert encoded(target) == nothing
+    apply(target, begin, *middle, says.Put("/a", "b"))
+    assert code(apply(target, end)[0]) == "v3-import.not-empty"
+    assert target.store.index == 1
+    # v3 needn't be empty, and stays as it is
+    target = KvFold()
+    apply(target, import_says.Put("k", "v"))
+    assert all(isinstance(outcome, Accepted) for outcome in apply(target, begin, *middle, end))
+    assert target.v3.revs.revision == 2
+
+
+def test_a_folder_that_was_written_is_read_alike(tmp_path: Path) -> None:
+    fold = filled()
+    users = Auth(True, True, 4, {"root": User("h", None)}, {"r": Role(None, ["/x*"])})
+    exported2.write(tmp_path / "f", fold.store, users)
+    store, read = store_of(tmp_path / "f", 1000)
+    assert shown(store) == shown(fold.store)
+    assert (store.index, store.files) == (fold.store.index, fold.store.files)
+    assert isinstance(read, Auth)
+    assert (read.enabled, read.users, read.roles) == (True, users.users, users.roles)
+    with pytest.raises(FileExistsError):
+        exported2.write(tmp_path / "f", fold.store, users)
