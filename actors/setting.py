@@ -74,6 +74,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     cpu_millis: int = 0
     memory_bytes: int = 0
     control: bool = True
+    #: it serves clients from the log, and is no machine of the cluster: nobody places, watches or elects it
+    replica: bool = False
     #: addresses to listen on (host:port, for etcd's also URLs); empty: don't
     etcd_listen: list[str] = []
     etcd: Etcd = Etcd()

@@ -51,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     cpu: int = 0
     memory: int = 0
+    #: "control": a machine of the cluster; "replica": it only serves clients (see docs/etcd.md)
+    role: str = "control"
     control: bool = True
     etcd_listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:2379"])
     #: etcd's flags by name; see :func:`node.etcdflags.serving`
@@ -86,6 +88,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return not self.log_address.startswith("kafka://")
 
     @property
+    def replica(self) -> bool:
+        return self.role == "replica"
+
+    @property
     def serving(self) -> Etcd:
         return etcdflags.serving(self.etcd)
 
@@ -98,9 +104,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _control(self) -> bool:
-        """A machine that came to a full cluster is no member of it."""
+        """A replica, and a machine that came to a full cluster, is no member of it."""
         discovered = kept.kept(self.folder)
-        return self.control and (discovered is None or discovered.control)
+        return self.control and not self.replica and (discovered is None or discovered.control)
 
     def setting(self, folder: DataFolder, log_id: str, operator_key: str, version: str) -> Setting:
         """What the actors are told."""
@@ -120,6 +126,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             cpu_millis=self.cpu or len(os.sched_getaffinity(0)) * 1000,
             memory_bytes=self.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             control=self._control,
+            replica=self.replica,
             etcd_listen=self.etcd_listen,
             etcd=self.serving,
             gateway_listen=self.gateway_listen,
@@ -309,6 +316,12 @@ def color(value: object) -> str:
     return str(value)
 
 
+def role(value: object) -> str:
+    if value not in ("control", "replica"):
+        raise ValueError(f"{value!r} is no role: write control (a machine of the cluster) or replica (serves clients)")
+    return str(value)
+
+
 class Option(NamedTuple):
     read: Callable[[object], Any]
     example: str
@@ -325,6 +338,7 @@ OPTIONS: dict[str, Option] = {
     "metadata": Option(pairs, "region=eu,ssd=true"),
     "cpu": Option(cpu_millis, "2"),
     "memory": Option(size_bytes, "4GiB"),
+    "role": Option(role, "replica"),
     "control": Option(flag, "true"),
     "etcd_listen": Option(client_urls, "127.0.0.1:2379"),
     "etcd": Option(etcd_flags, "cert-file=/etc/corelog/cert.pem"),
@@ -465,6 +479,10 @@ def _check(config: Config) -> None:
         )
     if config.log_options and config.alone and not config.discovery and any("." in key for key in config.log_options):
         raise ConfigError('log options of Kafka are given, but the log is an embedded one: set log = "kafka://..."')
+    if config.replica and config.alone and not config.discovery:
+        raise ConfigError(
+            'role is "replica", but the log is an embedded one, which no other machine writes: set log = "kafka://..."'
+        )
     _check_etcd(config)
     if config.etcd_listen and set(config.etcd_listen) & set(config.gateway_listen):
         raise ConfigError("etcd_listen and gateway_listen name the same address: give them different ports")

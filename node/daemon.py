@@ -39,6 +39,8 @@ from streams.events.log import LogOpened
 
 #: What a node runs: the five actors and what people meet.
 ACTORS = (*FIVE, Spec("gateway", "node.gateway.server:serve"))
+#: What a read replica runs: it joins nothing, so there is nothing to coordinate, place or update.
+REPLICA = tuple(spec for spec in ACTORS if spec.name in ("kv", "gateway"))
 
 DRAIN_S, STOP_S = 3.0, 10.0
 #: With a log that can't be reached the node does what it can; a service manager need not wait for it.
@@ -61,10 +63,11 @@ def version() -> str:
         return "0"
 
 
-def up(config: Config, actors: Sequence[Spec] = ACTORS) -> int:
+def up(config: Config, actors: Sequence[Spec] = ()) -> int:
     """Run a node until it is told to end; returns the exit code. Raises Refused, FolderError, DiscoveryError (see
     their ``exit_code``)."""
     began_s = time.monotonic()
+    actors = actors or (REPLICA if config.replica else ACTORS)
     output.set_up(config.color)
     _look(config)
     notifier = Notifier()
@@ -204,9 +207,20 @@ async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
     from streams.log.founding import found, identity
     from streams.log.open import open_log
 
+    if config.replica and Nonces(str(config.folder)).read():
+        raise Refused(
+            f"{config.folder} is the data folder of a machine that joined the cluster: give the replica another one",
+            4,
+        )
     log = await open_log(config.log_address, config.log_place.options)
     try:
-        opened = await identity(log) if known else await found(log, folder.operator_public_key())
+        old = known or config.replica
+        opened = await identity(log) if old else await found(log, folder.operator_public_key())
+        if opened is None and not known:
+            raise Refused(
+                f"the log at {config.log_address} is empty: a replica begins none, start a node of role control first",
+                4,
+            )
         if opened is None:
             raise Refused(
                 f"the log at {config.log_address} is empty, but this machine belongs to log {known}: bring that log "
@@ -214,7 +228,7 @@ async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
                 4,
             )
         setting = config.setting(folder, opened.id, opened.operator_key, version())
-        if not setting.alone:
+        if not setting.alone and not setting.replica:
             # the first record of an actor would end its namesake: a copy of a live machine must not get that far
             await admit(setting, log, Nonces(setting.folder).read())
         return opened

@@ -169,7 +169,7 @@ class Kv:
     def _served(self, fold: KvFold) -> list[Event]:
         """Where this machine serves clients, if the log doesn't know it yet."""
         known = fold.cluster.members.get(self.setting.machine)
-        if self.clients is None or (known is not None and known.clients == self.clients):
+        if self.setting.replica or self.clients is None or (known is not None and known.clients == self.clients):
             return []
         if known is None and not self.clients:
             return []

@@ -243,7 +243,7 @@ def _plain(data: v3_says.Put, v3: V3Store) -> bool:
     if data.lease or data.ignore_value or data.ignore_lease or v3.auth.enabled or v3.alarms:
         return False
     policies = v3.revs.policies
-    return policies is None or not policies.of(unblob(data.key))
+    return policies is None or policies.fits(v3.revs, unblob(data.key), unblob(data.value))
 
 
 def _made(key: str, dirs: dict[str, Dir]) -> bool:

@@ -33,6 +33,7 @@ def up(
     fence: str | None = None,
     engine: Many = None,
     updater: Many = None,
+    role: str | None = None,
     control: bool | None = None,
     one_process: Flag = None,
     color: str | None = None,
@@ -85,6 +86,8 @@ def up(
         KEY=VALUE for the engine; repeatable.
     updater
         KEY=VALUE for the updater; repeatable.
+    role
+        control (default), or replica: serves etcd's clients, takes no units, never becomes master, is no member.
     control
         Whether this machine may become master.
     one_process

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+#: What a revision costs beside the bytes of its key and value, as quotas count it.
+OVERHEAD_BYTES = 64
+
 
 class Floors:
     """Revisions by prefix, each above the compaction of all keys. Never changed: a compaction makes another one.

@@ -71,7 +71,7 @@ def end(store: "Store", data: says.ImportEnd) -> tuple[Outcome | None, list[byte
     return None, [line for number in range(staged.parts) for line in staged.lines[number].encode().split(b"\n") if line]
 
 
-def _take(store: "Store", lines: list[bytes]) -> Outcome:
+def _take(store: "Store", lines: list[bytes]) -> Outcome | None:
     try:
         type(store)().restore(lines)  # whether it can be: a store that is half there would be worse than none
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:

@@ -15,7 +15,7 @@ import msgspec
 
 from actors.kv.v3 import errors
 from actors.kv.v3.errors import V3Error
-from actors.kv.v3.floors import behind
+from actors.kv.v3.floors import OVERHEAD_BYTES, behind
 from streams.events import kv3 as says
 from streams.events.base import Base64, Blob, blob, unblob
 from streams.outcomes import Rejected
@@ -179,6 +179,15 @@ class Policies:
         if self._quotas:
             self._check({key: size - (old.size if old is not None and old.version else 0)})
 
+    def fits(self, revs: "Revs", key: bytes, value: bytes) -> bool:
+        """Whether :meth:`check_put` would let it pass, for who has a short way then."""
+        size, old = len(key) + len(value) + OVERHEAD_BYTES, revs.newest.get(key)
+        if old is not None and old.version:
+            size -= old.size
+        if size <= 0:
+            return True
+        return all(not 0 < one.limits.max_bytes < one.live_bytes + size for one in self.of(key))
+
     def check_txn(self, revs: "Revs", ops: Iterable[says.Op]) -> None:
         """Before a transaction that takes ``ops``, by what they come to together. Raises V3Error."""
         taken = list(ops)
@@ -201,8 +210,6 @@ class Policies:
 
 def _sizes(revs: "Revs", ops: list[says.Op]) -> tuple[dict[bytes, int], dict[bytes, int]]:
     """Bytes of each key that operations write, before and after them; 0 where it doesn't live."""
-    from actors.kv.v3.revs import OVERHEAD_BYTES
-
     before: dict[bytes, int] = {}
     after: dict[bytes, int] = {}
 

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 import msgspec
 from sortedcontainers import SortedList
 
-from actors.kv.v3 import errors
+from actors.kv.v3 import errors, floors
 from actors.kv.v3.floors import Floors
 from actors.kv.v3.policies import Policies
 
+OVERHEAD_BYTES = floors.OVERHEAD_BYTES
 #: Revisions in one segment of the history.
 SEGMENT = 1024
-#: What a revision costs beside the bytes of its key and value, as the quota counts it.
-OVERHEAD_BYTES = 64
 #: ``range_end`` that means "and all keys behind".
 ALL_BEHIND = b"\0"
 

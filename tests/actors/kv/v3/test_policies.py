@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.kv.state import KvFold
 from actors.kv.v3 import errors, revs
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.floors import Floors, behind
@@ -15,8 +16,10 @@ from actors.kv.v3.ranges import Query, ranged
 from actors.kv.v3.revs import OVERHEAD_BYTES, Rev
 from actors.kv.v3.store import Store
 from streams.events import kv3 as says
-from streams.events.base import Base64, Blob, Data, blob, say
+from streams.events.base import Base64, Blob, Data, Event, blob, say
 from streams.outcomes import Accepted, Outcome, Rejected
+from streams.records import Record
+from streams.replay import Context, LogState, Position
 
 COST = OVERHEAD_BYTES
 
@@ -389,3 +392,28 @@ def test_sweeping_all_keys_never_shows_one_twice() -> None:
         assert list(store.encode()) == expected
         assert number(store) == now
         assert [rev.mod for rev in store.revs.since(store.revs.compacted)] == [store.revs.compacted]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(key, value), min_size=1, max_size=40), limit, limit)
+def test_the_short_way_of_puts_comes_to_the_same(puts: list[tuple[str, str]], a_bytes: int, all_bytes: int) -> None:
+    """A whole record at once beside one event after the other: outcomes and state, at and beyond the quota."""
+    events = [say(says.Put(name, text)) for name, text in puts]
+    record = Record("ab" * 16, "kv", "kv@m", 1, 1, 1_700_000_000_000, b"", 3)
+    at_once, singly = KvFold(), KvFold()
+    for fold in (at_once, singly):
+        apply(fold.v3, says.PolicySet("a", max_bytes=a_bytes, keep_bytes=9), says.PolicySet("", all_bytes, 1.0))
+
+    def context(index: int) -> Context:
+        return Context(Position(3, index), record, LogState())
+
+    def one(event: Event, index: int) -> Outcome:
+        return at_once.evolve(event, context(index))
+
+    came_to = at_once.evolve_many(events, record, LogState(), one, True)
+    expected = [singly.evolve(event, context(index)) for index, event in enumerate(events)]
+    assert [code(outcome) for outcome in came_to] == [code(outcome) for outcome in expected]
+    assert list(at_once.encode()) == list(singly.encode())
+    for prefix in (b"a", b""):
+        one_way, other = policy(at_once.v3, prefix), policy(singly.v3, prefix)
+        assert (one_way.live_bytes, one_way.garbage) == (other.live_bytes, other.garbage)
