@@ -100,7 +100,7 @@ class KvFold:
         files, dirs, took, short_put, file = store.files, store.dirs, store.history.append, says.Put, File
         out: list[Outcome] = [DONE] * len(events)
         index, begun, slow = store.index, log.events, 0
-        v3, v3_put = self.v3, v3_says.Put
+        v3, v3_put, v3_txn = self.v3, v3_says.Put, v3_says.Txn
         for at, event in enumerate(events):
             data = event.data
             if data.__class__ is short_put and not event.client and not event.term:
@@ -119,6 +119,10 @@ class KvFold:
                 slow += 1
                 if results:
                     out[at] = Accepted(done)
+                continue
+            elif data.__class__ is v3_txn and not event.client and not event.term:
+                slow += 1
+                out[at] = v3.evolve(event, record.offset)
                 continue
             store.index, log.events = index, begun + at
             out[at] = one(event, at)
