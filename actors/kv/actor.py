@@ -87,7 +87,7 @@ class Kv:
             return
         self._is_at_rest = False
         # also while a new incarnation is being opened: watchers wait for every change
-        changes = [made for one in batch if one.record.stream == "kv" and (made := history.change(one)) is not None]
+        changes, leases = _told(batch)
         fold = _fold(replica)
         if fold.cluster.election.term != self._term:
             self._term = fold.cluster.election.term
@@ -98,10 +98,10 @@ class Kv:
         else:
             if changes:
                 self._count(changes, fold, now)
-            if any(isinstance(one.event.data, v3_says.ImportEnd) for one in batch):
+            if any(isinstance(data, v3_says.ImportEnd) for data in leases):
                 self._clocks(replica).restart(now.boot_s)
                 self._countdowns.restart(fold.store, now.boot_s)
-            if ids := [lease for one in batch for lease in _leases(one.event.data)]:
+            if ids := [lease for data in leases for lease in _leases(data)]:
                 self._clocks(replica).touched(ids, now.boot_s)
         self.on_changes(changes)
         self.tell(batch, live)
@@ -194,6 +194,25 @@ def _are_plain(batch: Sequence[Applied]) -> bool:
 
 def _has_ttl(node: Any) -> bool:
     return node is not None and node.expires_ms != 0
+
+
+#: What changes neither v2's keys nor a lease's time: most of what is applied.
+_OF_V3_KEYS = frozenset({v3_says.Put, v3_says.Delete, v3_says.Txn})
+
+
+def _told(batch: Sequence[Applied]) -> tuple[list[Change], list[Any]]:
+    """Changes of v2's keys, and events that may be about leases."""
+    changes: list[Change] = []
+    leases: list[Any] = []
+    for one in batch:
+        data = one.event.data
+        if data.__class__ in _OF_V3_KEYS:
+            continue
+        if data.__class__ is not says.Put:
+            leases.append(data)
+        if one.record.stream == "kv" and (made := history.change(one)) is not None:
+            changes.append(made)
+    return changes, leases
 
 
 def _leases(data: Any) -> list[int]:

@@ -10,6 +10,7 @@ from actors.kv.http2.request import Methods
 from actors.kv.http2.tally import Tally
 from actors.kv.rpc import json_form
 from actors.kv.rpc.json_form import BadJson
+from actors.kv.rpc.json_short import SHORT
 from actors.kv.rpc.service import Method
 from actors.kv.v3 import errors
 
@@ -56,8 +57,7 @@ class Gateway:
     """``methods``: the services, by gRPC path."""
 
     def __init__(self, methods: Mapping[str, Method], http2: Methods) -> None:
-        self._tally = http2.tally
-        self._routes: dict[str, tuple[Method, Callable[..., None]]] = {}
+        self._routes: dict[str, tuple[Method, Callable[..., None], Tally]] = {}
         for service, paths in _SERVICES.items():
             for name, http_paths in paths.items():
                 method = methods.get(service + name)
@@ -65,7 +65,7 @@ class Gateway:
                     raw = method.path.encode()
                     serve: Callable[..., None] = http2.streaming[raw] if method.asks_many else http2.unary[raw]
                     for path in http_paths.split():
-                        self._routes[path] = method, serve
+                        self._routes[path] = method, serve, http2.tally(raw)
 
     def serve(self, exchange: Exchange, path: str) -> None:
         """``path`` begins with ``/v3/`` or ``/v3beta/``."""
@@ -76,8 +76,7 @@ class Gateway:
         if exchange.method != "POST":
             _error(exchange, 405, errors.UNIMPLEMENTED, "Method Not Allowed")
             return
-        method, serve = found
-        tally = self._tally(method.path.encode())
+        method, serve, tally = found
         tally.started += 1
         call = GatewayCall(exchange, method, tally)
         try:
@@ -88,7 +87,11 @@ class Gateway:
                     call.on_message(message.SerializeToString())
                 call.on_end()
             else:
-                serve(call, json_form.loads(exchange.body or b"{}", method.request).SerializeToString())
+                short = SHORT.get(method.path)
+                raw = short[0](exchange.body) if short is not None else None
+                if raw is None:
+                    raw = json_form.loads(exchange.body or b"{}", method.request).SerializeToString()
+                serve(call, raw)
         except BadJson as error:
             call.finish(errors.INVALID, str(error))
         except Exception:
@@ -107,7 +110,7 @@ class GatewayCall:
         self.on_gone: Callable[[], None] = _nothing
         self.on_drained: Callable[[], None] = _nothing
         self._exchange = exchange
-        self._parse: Callable[[bytes], Any] = method.response.FromString
+        self._method = method
         self._streams = method.answers_many
         self._begun = False
         exchange.gone, exchange.drained = self._left, self._drained
@@ -127,12 +130,17 @@ class GatewayCall:
         elif not self.gone:
             self.gone = True
             self._tally.ok += 1
-            self._exchange.respond(200, JSON, json_form.dumps(self._parse(message)))
+            short = SHORT.get(self._method.path)
+            body = short[1](message) if short is not None else self._dumps(message)
+            self._exchange.respond(200, JSON, body)
 
     def send(self, message: bytes) -> None:
         if not self.gone:
             self._begin()
-            self._exchange.send(b'{"result":' + json_form.dumps(self._parse(message)) + b"}\n")
+            self._exchange.send(b'{"result":' + self._dumps(message) + b"}\n")
+
+    def _dumps(self, message: bytes) -> bytes:
+        return json_form.dumps(self._method.response.FromString(message))
 
     def parts(self, message: Any) -> Iterator[bytes]:
         return message.json()  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ or too slow ends this connection alone, with an answer that says why where that 
 """
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,16 @@ LINGER_S = 1.0
 
 JSON = b"Content-Type: application/json\r\n"
 TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
+#: The first line of a request whose head may be known.
+_LINE = re.compile(
+    rb"(GET|PUT|POST|DELETE) (/[A-Za-z0-9/_.~%+=&:@,;!$'()*-]*)(?:\?([A-Za-z0-9/_.~%+=&:@,;!$'()*?-]*))? HTTP/1\.1\r\n"
+)
+#: Heads that are kept known, and bytes of one.
+HEADS_MAX, KNOWN_HEAD_BYTES_MAX = 512, 1024
+#: Behind the first line → the headers and the body's size that the parser found in these bytes when they came before.
+_heads: dict[bytes, tuple[dict[bytes, bytes], int]] = {}
+#: What makes of a request more than a head and a body.
+_SPECIAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"connection"})
 _TOO_LONG = f"request line and headers have over {HEAD_BYTES_MAX} bytes"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -151,6 +162,11 @@ class Http1(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        fresh = self._reading is None and not self._waiting
+        if fresh and (known := self._known(data)) is not None:
+            self._waiting.append(known)
+            self._next()
+            return
         if not self.reading_since:
             self.reading_since = time.monotonic()
         if self._in_head:
@@ -170,7 +186,24 @@ class Http1(asyncio.Protocol):
         else:
             if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(431, _TOO_LONG)
+            elif fresh and self._reading is None and len(self._waiting) == 1:
+                _learn(data, self._waiting[0])
         self._next()
+
+    def _known(self, data: bytes) -> Exchange | None:
+        """The whole request in ``data``, if the parser has seen its head before: clients send the same ones again."""
+        line = _LINE.match(data)
+        if line is None:
+            return None
+        end = data.find(b"\r\n\r\n", line.end() - 2, line.end() + KNOWN_HEAD_BYTES_MAX) + 4
+        found = _heads.get(data[line.end() : end]) if end > 3 else None
+        if found is None or found[1] != len(data) - end or end > HEAD_BYTES_MAX:
+            return None
+        exchange = Exchange(self)
+        exchange.method = line[1].decode()
+        exchange.path, exchange.query = line[2], line[3] or b""
+        exchange.headers, exchange.body, exchange.keep_alive = found[0], data[end:], True
+        return exchange
 
     def eof_received(self) -> bool:
         """A client that only ended its sending is still answered, unless it is a watcher."""
@@ -323,6 +356,21 @@ class Http1(asyncio.Protocol):
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
         else:
             self._transport.close()
+
+
+def _learn(data: bytes, exchange: Exchange) -> None:
+    """``exchange`` is what the parser made of ``data``, and of nothing else."""
+    line = _LINE.match(data)
+    headers = exchange.headers
+    if line is None or not exchange.keep_alive or exchange.refused is not None or not _SPECIAL.isdisjoint(headers):
+        return
+    end = data.find(b"\r\n\r\n", line.end() - 2) + 4
+    length = int(headers.get(b"content-length", b"0"))
+    if end - line.end() > KNOWN_HEAD_BYTES_MAX or length != len(data) - end or length > BODY_BYTES_MAX:
+        return
+    if len(_heads) >= HEADS_MAX:
+        _heads.clear()
+    _heads[data[line.end() : end]] = headers, length
 
 
 class _Refused(Exception):

@@ -108,8 +108,8 @@ class KvFold:
         files, dirs, took, short_put, file = store.files, store.dirs, store.history.append, says.Put, File
         out: list[Outcome] = [DONE] * len(events)
         index, begun, slow = store.index, log.events, 0
-        v3, v3_put = self.v3, v3_says.Put
         free = not v2_auth.enabled(self.cluster.users2)
+        v3, v3_put, v3_txn = self.v3, v3_says.Put, v3_says.Txn
         for at, event in enumerate(events):
             data = event.data
             if data.__class__ is short_put and free and not event.client and not event.term:
@@ -128,6 +128,10 @@ class KvFold:
                 slow += 1
                 if results:
                     out[at] = Accepted(done)
+                continue
+            elif data.__class__ is v3_txn and not event.client and not event.term:
+                slow += 1
+                out[at] = v3.evolve(event, record.offset)
                 continue
             store.index, log.events = index, begun + at
             out[at] = one(event, at)

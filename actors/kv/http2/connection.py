@@ -183,7 +183,7 @@ class Http2(Receiving, asyncio.Protocol):
         self._deaf = True
         self.drop_calls()
         self.write_goaway(code, why.encode())
-        self._hang_up(0 if self.paused else LINGER_S)
+        self._hang_up(0.0 if self.paused else LINGER_S)
 
     def _hang_up(self, linger_s: float) -> None:
         """End our side. Closing with unread bytes would reset the connection, and the client might not read why."""
@@ -197,7 +197,7 @@ class Http2(Receiving, asyncio.Protocol):
             try:
                 self.transport.write_eof()
             except OSError:
-                linger_s = 0  # the client has left already
+                linger_s = 0.0  # the client has left already
         self._cut_off(linger_s)
 
     def _cut_off(self, after_s: float) -> None:

@@ -1,12 +1,18 @@
-"""etcd's request messages → events and queries, after the checks that etcd makes before a request is ordered. Pure.
+"""etcd's requests → events and queries, after the checks that etcd makes before a request is ordered. Pure.
 
 Source of the checks and their order: etcd's ``api/v3rpc``.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.proto.etcd_wire import (
+    Compare,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+)
 from actors.kv.v3 import errors
 from actors.kv.v3.ranges import Query
 from streams.events import kv3 as says
@@ -16,6 +22,8 @@ from streams.events.base import Blob, blob
 ENVELOPE_BYTES = 18
 #: What a key costs beyond its bytes.
 PUT_BYTES = 256
+#: ``which`` of a RequestOp.
+RANGE, PUT, DELETE, TXN = 1, 2, 3, 4
 
 
 def sized(size: int, bytes_max: int) -> None:
@@ -24,7 +32,7 @@ def sized(size: int, bytes_max: int) -> None:
         raise errors.TOO_LARGE
 
 
-def query(asked: pb.RangeRequest) -> Query:
+def query(asked: RangeRequest) -> Query:
     """Raises EMPTY_KEY, INVALID_SORT."""
     _check_range(asked)
     return Query(
@@ -43,90 +51,66 @@ def query(asked: pb.RangeRequest) -> Query:
     )
 
 
-def put(asked: pb.PutRequest) -> says.Put:
+def put(asked: PutRequest) -> says.Put:
     """Raises EMPTY_KEY, VALUE_PROVIDED, LEASE_PROVIDED."""
     _check_put(asked)
     return says.Put(blob(asked.key), blob(asked.value), asked.lease, asked.ignore_value, asked.ignore_lease)
 
 
-def delete(asked: pb.DeleteRangeRequest) -> says.Delete:
+def delete(asked: DeleteRangeRequest) -> says.Delete:
     """Raises EMPTY_KEY."""
     if not asked.key:
         raise errors.EMPTY_KEY
     return says.Delete(blob(asked.key), blob(asked.range_end))
 
 
-def cost(asked: pb.TxnRequest) -> int:
-    """Bytes that the larger branch puts, by the quota's count."""
-    return max(_branch_cost(asked.success), _branch_cost(asked.failure))
+class Txn:
+    """What one look at a transaction found.
+
+    data           for the log
+    cost           bytes that the larger branch puts, by the quota's count
+    reads_only     no branch writes: then it needs no place in the log
+    serializable   all its reads are content with what this replica has, and it does nothing else
+    shown          the ranges whose former values it may be shown (``prev_kv``)
+    """
+
+    __slots__ = ("cost", "data", "reads_only", "serializable", "shown", "twice")
+
+    def __init__(self) -> None:
+        self.data = says.Txn()
+        self.cost = 0
+        self.reads_only = self.serializable = True
+        self.shown: list[tuple[bytes, bytes]] = []
+        #: a branch writes more than once: whether it writes a key twice has to be seen
+        self.twice = False
 
 
-def _branch_cost(ops: Iterable[pb.RequestOp]) -> int:
-    total = 0
-    for op in ops:
-        match op.WhichOneof("request"):
-            case "request_put":
-                total += PUT_BYTES + len(op.request_put.key) + len(op.request_put.value)
-            case "request_txn":
-                total += cost(op.request_txn)
-    return total
-
-
-def txn(asked: pb.TxnRequest, ops_max: int) -> says.Txn:
+def txn(asked: TxnRequest, ops_max: int) -> Txn:
     """Raises TOO_MANY_OPS, EMPTY_KEY, INVALID_SORT, VALUE_PROVIDED, LEASE_PROVIDED, KEY_NOT_FOUND, DUPLICATE_KEY."""
-    _check_txn(asked, ops_max)
-    _written_keys(asked.success)
-    _written_keys(asked.failure)
-    return says.Txn([_compare(one) for one in asked.compare], _ops(asked.success), _ops(asked.failure))
-
-
-def reads_only(asked: pb.TxnRequest) -> bool:
-    """Whether no branch writes: then it needs no place in the log."""
-    for op in (*asked.success, *asked.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_txn":
-            if not reads_only(op.request_txn):
-                return False
-        elif kind != "request_range":
-            return False
-    return True
-
-
-def shown(asked: pb.TxnRequest) -> Iterator[tuple[bytes, bytes]]:
-    """The ranges whose former values a transaction may be shown (``prev_kv``)."""
-    for op in (*asked.success, *asked.failure):
-        match op.WhichOneof("request"):
-            case "request_txn":
-                yield from shown(op.request_txn)
-            case "request_put" if op.request_put.prev_kv:
-                yield op.request_put.key, b""
-            case "request_delete_range" if op.request_delete_range.prev_kv:
-                yield op.request_delete_range.key, op.request_delete_range.range_end
-
-
-def serializable(asked: pb.TxnRequest) -> bool:
-    """Whether all its reads are content with what this replica has."""
-    for op in (*asked.success, *asked.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_txn":
-            if not serializable(op.request_txn):
-                return False
-        elif kind != "request_range" or not op.request_range.serializable:
-            return False
-    return True
+    found = Txn()
+    left = _count(asked, ops_max)
+    compare = [_compare(one) for one in asked.compare]
+    success, one = _ops(asked.success, left, found)
+    failure, other = _ops(asked.failure, left, found)
+    if found.twice:
+        _written_keys(asked.success)
+        _written_keys(asked.failure)
+    found.cost = max(one, other)
+    found.data = says.Txn(compare, success, failure)
+    return found
 
 
 # -- checks ---------------------------------------------------------------------------------------------------
 
 
-def _check_range(asked: pb.RangeRequest) -> None:
+def _check_range(asked: RangeRequest) -> None:
     if not asked.key:
         raise errors.EMPTY_KEY
     if not 0 <= asked.sort_order <= 2 or not 0 <= asked.sort_target <= 4:
         raise errors.INVALID_SORT
 
 
-def _check_put(asked: pb.PutRequest) -> None:
+def _check_put(asked: PutRequest) -> None:
     if not asked.key:
         raise errors.EMPTY_KEY
     if asked.ignore_value and asked.value:
@@ -135,65 +119,45 @@ def _check_put(asked: pb.PutRequest) -> None:
         raise errors.LEASE_PROVIDED
 
 
-def _check_delete(asked: pb.DeleteRangeRequest) -> None:
-    if not asked.key:
-        raise errors.EMPTY_KEY
-
-
-def _check_txn(asked: pb.TxnRequest, ops_max: int) -> None:
-    """An inner transaction may have what the outer ones left of the operations."""
+def _count(asked: TxnRequest, ops_max: int) -> int:
+    """How many operations an inner transaction may have: what this one leaves of them."""
     count = max(len(asked.compare), len(asked.success), len(asked.failure))
     if count > ops_max:
         raise errors.TOO_MANY_OPS
-    if any(not one.key for one in asked.compare):
-        raise errors.EMPTY_KEY
-    for op in (*asked.success, *asked.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_txn":
-            _check_txn(op.request_txn, ops_max - count)
-        elif kind is None:
-            raise errors.KEY_NOT_FOUND
-        else:
-            _CHECKS[kind](getattr(op, kind))
+    for one in asked.compare:
+        if not one.key:
+            raise errors.EMPTY_KEY
+    return ops_max - count
 
-
-_CHECKS: dict[str, Callable[[Any], None]] = {
-    "request_range": _check_range,
-    "request_put": _check_put,
-    "request_delete_range": _check_delete,
-}
 
 Interval = tuple[bytes, bytes]
 
 
-def _written_keys(ops: Iterable[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
+def _written_keys(ops: list[RequestOp]) -> tuple[set[bytes], list[Interval]]:
     """Keys put and ranges deleted by one branch and what is inside it. Raises DUPLICATE_KEY.
 
     Deletes of this level count first, then inner transactions (whose branches may share a key, as only one is
     taken), then the puts of this level.
     """
-    deletes = [
-        (op.request_delete_range.key, op.request_delete_range.range_end)
-        for op in ops
-        if op.WhichOneof("request") == "request_delete_range"
-    ]
+    deletes = [(gone.key, gone.range_end) for op in ops if (gone := op.request_delete_range) is not None]
     puts: set[bytes] = set()
     for op in ops:
-        if op.WhichOneof("request") != "request_txn":
+        inner = op.request_txn
+        if inner is None:
             continue
-        then, then_deletes = _written_keys(op.request_txn.success)
-        other, other_deletes = _written_keys(op.request_txn.failure)
+        then, then_deletes = _written_keys(inner.success)
+        other, other_deletes = _written_keys(inner.failure)
         if not puts.isdisjoint(then | other) or _any_deleted(then | other, deletes):
             raise errors.DUPLICATE_KEY
         puts |= then | other
         deletes += then_deletes
         deletes += other_deletes
     for op in ops:
-        if op.WhichOneof("request") == "request_put":
-            key = op.request_put.key
-            if key in puts or _any_deleted((key,), deletes):
+        asked = op.request_put
+        if asked is not None:
+            if asked.key in puts or _any_deleted((asked.key,), deletes):
                 raise errors.DUPLICATE_KEY
-            puts.add(key)
+            puts.add(asked.key)
     return puts, deletes
 
 
@@ -205,26 +169,59 @@ def _any_deleted(keys: Iterable[bytes], deletes: list[Interval]) -> bool:
 # -- translation ----------------------------------------------------------------------------------------------
 
 
-def _ops(ops: Iterable[pb.RequestOp]) -> list[says.Op]:
-    return [_op(op) for op in ops]
-
-
-def _op(op: pb.RequestOp) -> says.Op:
-    match op.WhichOneof("request"):
-        case "request_put":
-            put = op.request_put
-            return says.OpPut(blob(put.key), blob(put.value), put.lease, put.ignore_value, put.ignore_lease)
-        case "request_delete_range":
+def _ops(ops: list[RequestOp], left: int, found: Txn) -> tuple[list[says.Op], int]:
+    """Operations of a branch, checked, and what it costs; the rest goes into ``found``."""
+    out: list[says.Op] = []
+    cost = writes = 0
+    for op in ops:
+        which = op.which
+        if which == RANGE:
+            asked = op.request_range
+            assert asked is not None
+            _check_range(asked)
+            found.serializable = found.serializable and asked.serializable
+            out.append(_range(asked))
+            continue
+        writes += 1
+        if which == PUT:
+            new = op.request_put
+            assert new is not None
+            _check_put(new)
+            found.reads_only = found.serializable = False
+            if new.prev_kv:
+                found.shown.append((new.key, b""))
+            cost += PUT_BYTES + len(new.key) + len(new.value)
+            out.append(says.OpPut(blob(new.key), blob(new.value), new.lease, new.ignore_value, new.ignore_lease))
+        elif which == DELETE:
             gone = op.request_delete_range
-            return says.OpDelete(blob(gone.key), blob(gone.range_end))
-        case "request_range":
-            return _range(op.request_range)
-        case _:
+            assert gone is not None
+            if not gone.key:
+                raise errors.EMPTY_KEY
+            found.reads_only = found.serializable = False
+            if gone.prev_kv:
+                found.shown.append((gone.key, gone.range_end))
+            out.append(says.OpDelete(blob(gone.key), blob(gone.range_end)))
+        elif which == TXN:
             inner = op.request_txn
-            return says.OpTxn([_compare(one) for one in inner.compare], _ops(inner.success), _ops(inner.failure))
+            assert inner is not None
+            made, more = _inner(inner, left, found)
+            cost += more
+            out.append(made)
+        else:
+            raise errors.KEY_NOT_FOUND
+    found.twice = found.twice or writes > 1
+    return out, cost
 
 
-def _range(asked: pb.RangeRequest) -> says.OpRange:
+def _inner(asked: TxnRequest, left: int, found: Txn) -> tuple[says.OpTxn, int]:
+    left = _count(asked, left)
+    compare = [_compare(one) for one in asked.compare]
+    success, one = _ops(asked.success, left, found)
+    failure, other = _ops(asked.failure, left, found)
+    return says.OpTxn(compare, success, failure), max(one, other)
+
+
+def _range(asked: RangeRequest) -> says.OpRange:
     return says.OpRange(
         key=blob(asked.key),
         range_end=blob(asked.range_end),
@@ -241,13 +238,18 @@ def _range(asked: pb.RangeRequest) -> says.OpRange:
     )
 
 
-_OPERANDS = ("version", "create_revision", "mod_revision", "value", "lease")
-
-
-def _compare(one: pb.Compare) -> says.Compare:
+def _compare(one: Compare) -> says.Compare:
     """Where target and operand don't agree, etcd compares with the target's default."""
     target = one.target
-    known = 0 <= target < len(_OPERANDS)
-    given: Any = getattr(one, _OPERANDS[target]) if known else 0
-    operand: Blob | int = blob(given) if target == 3 else given
+    operand: Blob | int = 0
+    if target == 0:
+        operand = one.version
+    elif target == 1:
+        operand = one.create_revision
+    elif target == 2:
+        operand = one.mod_revision
+    elif target == 3:
+        operand = blob(one.value)
+    elif target == 4:
+        operand = one.lease
     return says.Compare(blob(one.key), target, one.result, operand, blob(one.range_end))

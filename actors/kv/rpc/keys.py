@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.proto import etcd_wire as wire
 from actors.kv.rpc import asked, large, told
 from actors.kv.rpc.service import KEY_BYTES, Call, Method, Rpc
 from actors.kv.v3 import errors
@@ -29,77 +30,80 @@ class Keys:
 
     def methods(self) -> Iterator[Method]:
         kv = "/etcdserverpb.KV/"
-        yield Method(kv + "Range", pb.RangeRequest, pb.RangeResponse, self.range)
-        yield Method(kv + "Put", pb.PutRequest, pb.PutResponse, self.put)
-        yield Method(kv + "DeleteRange", pb.DeleteRangeRequest, pb.DeleteRangeResponse, self.delete)
-        yield Method(kv + "Txn", pb.TxnRequest, pb.TxnResponse, self.txn)
+        yield Method(kv + "Range", pb.RangeRequest, pb.RangeResponse, self.range, parse=wire.decode_range_request)
+        yield Method(kv + "Put", pb.PutRequest, pb.PutResponse, self.put, parse=wire.decode_put_request)
+        read = wire.decode_delete_range_request
+        yield Method(kv + "DeleteRange", pb.DeleteRangeRequest, pb.DeleteRangeResponse, self.delete, parse=read)
+        yield Method(kv + "Txn", pb.TxnRequest, pb.TxnResponse, self.txn, parse=wire.decode_txn_request)
         yield Method(kv + "Compact", pb.CompactionRequest, pb.CompactionResponse, self.compact)
-        yield Method(kv + "RangeStream", pb.RangeRequest, pb.RangeStreamResponse, self.range_stream, answers_many=True)
+        yield Method(
+            kv + "RangeStream",
+            pb.RangeRequest,
+            pb.RangeStreamResponse,
+            self.range_stream,
+            answers_many=True,
+            parse=wire.decode_range_request,
+        )
 
-    def range(self, call: Call, request: pb.RangeRequest, _size: int) -> None:
+    def range(self, call: Call, request: wire.RangeRequest, _size: int) -> None:
         query = asked.query(request)
 
-        def answer() -> pb.RangeResponse | None:
-            revs = self._rpc.revs
-            self._rpc.check_sound()
-            self._rpc.check(call, query.key, query.end)
-            response = self._rpc.head(pb.RangeResponse())
-            found = ranged(revs, query, revs.revision)
+        def answer() -> bytes | None:
+            rpc, revs = self._rpc, self._rpc.revs
+            rpc.check_sound()
+            rpc.check(call, query.key, query.end)
+            found, header = ranged(revs, query, revs.revision), rpc.header_bytes(revs.revision)
             if large.is_large(found):
-                self._rpc.run(call, large.reply(call, large.Answer(response.header, found, request)))
+                rpc.run(call, large.reply(call, large.Answer(header, found, query)))
                 return None
-            told.ranged(found, request, response)
-            return response
+            return header + told.ranged(found, query)
 
         self._rpc.read(call, request.serializable, answer)
 
-    def put(self, call: Call, request: pb.PutRequest, size: int) -> None:
+    def put(self, call: Call, request: wire.PutRequest, size: int) -> None:
         data = asked.put(request)
         asked.sized(size, self._bytes_max)
         self._rpc.spend(size + KEY_BYTES)
-        prev_kv = request.prev_kv
-        if prev_kv:
+        done = self._done
+        if request.prev_kv:
             self._rpc.check(call, request.key, b"")
-
-        def done(result: Result) -> pb.PutResponse:
-            response = self._rpc.head(pb.PutResponse(), result.revision)
-            if prev_kv:
-                told.put(result.value, response, True)
-            return response
-
+            done = self._put
         self._rpc.submit(call, data, size, done)
 
-    def delete(self, call: Call, request: pb.DeleteRangeRequest, size: int) -> None:
+    def _done(self, result: Result) -> bytes:
+        return self._rpc.header_bytes(result.revision)
+
+    def _put(self, result: Result) -> bytes:
+        return self._rpc.header_bytes(result.revision) + told.put(result.value, True)
+
+    def delete(self, call: Call, request: wire.DeleteRangeRequest, size: int) -> None:
         data = asked.delete(request)
         asked.sized(size, self._bytes_max)
-        if request.prev_kv:
+        prev_kv = request.prev_kv
+        if prev_kv:
             self._rpc.check(call, request.key, request.range_end)
 
-        def done(result: Result) -> pb.DeleteRangeResponse:
-            response = self._rpc.head(pb.DeleteRangeResponse(), result.revision)
-            told.deleted(result.value, response, request.prev_kv)
-            return response
+        def done(result: Result) -> bytes:
+            return self._rpc.header_bytes(result.revision) + told.deleted(result.value, prev_kv)
 
         self._rpc.submit(call, data, size, done)
 
-    def txn(self, call: Call, request: pb.TxnRequest, size: int) -> None:
-        data = asked.txn(request, self._ops_max)
-        rpc = self._rpc
-        for key, end in asked.shown(request):
+    def txn(self, call: Call, request: wire.TxnRequest, size: int) -> None:
+        known = asked.txn(request, self._ops_max)
+        rpc, data = self._rpc, known.data
+        for key, end in known.shown:
             rpc.check(call, key, end)
 
-        def response(value: txns.TxnDone, revision: int) -> pb.TxnResponse:
-            made = rpc.head(pb.TxnResponse(), revision)
-            told.txn(value, request, revision, made)
-            return made
+        def response(value: txns.TxnDone, revision: int) -> bytes:
+            return rpc.header_bytes(revision) + told.txn(value, request, revision)
 
-        if asked.reads_only(request):
-            local = asked.serializable(request) and bool(request.success or request.failure)
+        if known.reads_only:
+            local = known.serializable and bool(request.success or request.failure)
             rpc.read(call, local, lambda: response(self._looked(call, data), rpc.revs.revision))
             return
         asked.sized(size, self._bytes_max)
-        if cost := asked.cost(request):
-            rpc.spend(cost)
+        if known.cost:
+            rpc.spend(known.cost)
         rpc.submit(call, data, size, lambda result: response(result.value, result.revision))
 
     def _looked(self, call: Call, data: says.Txn) -> txns.TxnDone:
@@ -116,32 +120,33 @@ class Keys:
 
     # -- streams ----------------------------------------------------------------------------------------------
 
-    def range_stream(self, call: Call, request: pb.RangeRequest, _size: int) -> None:
+    def range_stream(self, call: Call, request: wire.RangeRequest, _size: int) -> None:
         query = asked.query(request)
         if query.order == 2 or (query.order and query.by):
             raise V3Error(errors.UNIMPLEMENTED, "RangeStream does not support custom sort orders")
         if query.min_mod or query.max_mod or query.min_create or query.max_create:
             raise V3Error(errors.UNIMPLEMENTED, "RangeStream does not support revision filters")
         # a target without an order is none here
-        self._rpc.run(call, self._stream(call, request, msgspec.structs.replace(query, order=0, by=0)))
+        local = request.serializable
+        self._rpc.run(call, self._stream(call, local, msgspec.structs.replace(query, order=0, by=0)))
 
-    async def _stream(self, call: Call, request: pb.RangeRequest, query: Query) -> None:
+    async def _stream(self, call: Call, local: bool, query: Query) -> None:
         """What lived at the first moment, page by page as the client takes it."""
-        if not request.serializable:
+        if not local:
             await self._rpc.linearizable()
         self._rpc.check_sound()
         self._rpc.check(call, query.key, query.end)
         drained = asyncio.Event()
         call.on_drained = drained.set
-        for message in _pages(self._rpc, request, query):
-            call.send(message.SerializeToString())
+        for message in _pages(self._rpc, query):
+            call.send(message)
             await asyncio.sleep(0)
             while call.buffered() > CHUNK_BYTES:
                 drained.clear()
                 await drained.wait()
 
 
-def _pages(rpc: Rpc, request: pb.RangeRequest, query: Query) -> Iterator[pb.RangeStreamResponse]:
+def _pages(rpc: Rpc, query: Query) -> Iterator[bytes]:
     """One range at the revision of the start. Holds the revisions found, not their copies. Raises V3Error."""
     revision = rpc.revs.revision
     found = ranged(rpc.revs, query, revision)
@@ -151,15 +156,7 @@ def _pages(rpc: Rpc, request: pb.RangeRequest, query: Query) -> Iterator[pb.Rang
         chunk.append(rev)
         size += rev.size
         if len(chunk) == CHUNK_KEYS or size >= CHUNK_BYTES:
-            yield _page(chunk, request)
+            yield wire.encode_range_stream_response(told.ranged(Ranged(chunk, 0), query))
             chunk, size = [], 0
-    last = _page(chunk, request)
-    last.range_response.more, last.range_response.count = found.more, found.count
-    rpc.head(last.range_response, revision)
-    yield last
-
-
-def _page(chunk: list[Rev], request: pb.RangeRequest) -> pb.RangeStreamResponse:
-    made = pb.RangeStreamResponse()
-    told.ranged(Ranged(chunk, 0), request, made.range_response)
-    return made
+    last = rpc.header_bytes(revision) + told.ranged(Ranged(chunk, found.count, found.more), query)
+    yield wire.encode_range_stream_response(last)

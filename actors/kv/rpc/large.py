@@ -16,7 +16,7 @@ from actors.kv.rpc import json_form
 from actors.kv.rpc.service import Call
 from actors.kv.rpc.watching import varint
 from actors.kv.v3.errors import EXHAUSTED, V3Error
-from actors.kv.v3.ranges import Ranged
+from actors.kv.v3.ranges import Query, Ranged
 from actors.kv.v3.revs import OVERHEAD_BYTES, Rev
 
 #: From so many bytes on an answer is large.
@@ -57,12 +57,13 @@ class Parts(Protocol):
 class Answer:
     """RangeResponse. Implements :class:`Parts`; ``size`` is there after :meth:`measure`."""
 
-    def __init__(self, header: pb.ResponseHeader, found: Ranged, asked: pb.RangeRequest) -> None:
-        self._header, self._found = header, found
-        self._values = not asked.keys_only
+    def __init__(self, header: bytes, found: Ranged, query: Query) -> None:
+        """``header``: the response's first field, encoded."""
+        self._found = found
+        self._values = not query.keys_only
         # as in etcd since 3.6
-        self._leases = self._values or asked.sort_target == pb.RangeRequest.VALUE
-        self._first = b"\x0a" + _sized(header.SerializeToString())
+        self._leases = self._values or query.by == pb.RangeRequest.VALUE
+        self._first = header
         self._last = b"\x18\x01" if found.more else b""
         self._last += b"\x20" + varint(found.count) if found.count else b""
         self.size = 0
@@ -123,7 +124,8 @@ class Answer:
 
     def json(self) -> Iterator[bytes]:
         """As etcd's gateway has it."""
-        out, size = [b'{"header":' + orjson.dumps(json_form.plain(self._header))], 0
+        header = pb.RangeResponse.FromString(self._first).header
+        out, size = [b'{"header":' + orjson.dumps(json_form.plain(header))], 0
         before = b',"kvs":['
         for rev in self._found.kvs:
             head = b'%s{"key":"%s","create_revision":"%d","mod_revision":"%d","version":"%d"' % (

@@ -134,7 +134,7 @@ class Recipes:
 
     def _told(self, first: Rev) -> election.LeaderResponse:
         response = self._rpc.head(election.LeaderResponse())
-        told.key_value(first, response.kv)
+        told.into(first, response.kv)
         return response
 
     # -- queues -----------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError, Message
 from actors.coordination import membership
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, TooMany
 from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.proto.etcd_wire import encode_response_header
+from actors.kv.proto.varints import varint
 from actors.kv.rpc.jwts import Jwts
 from actors.kv.rpc.rates import Rates
 from actors.kv.state import KvFold
@@ -34,6 +36,8 @@ QUOTA_BYTES = 2 * 1024**3
 KEY_BYTES, LEASE_BYTES = 256, 64
 
 Answer = TypeVar("Answer", bound=Message)
+#: An answer as it is made: a message, or one encoded.
+Made = Message | bytes
 
 _log = structlog.get_logger(actor="kv")
 
@@ -69,7 +73,10 @@ class Call(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """``serve``: of a unary call ``(call, request, size in bytes)``, else ``(call)``; ``answers``: many messages."""
+    """``serve``: of a unary call ``(call, request, size in bytes)``, else ``(call)``; ``answers``: many messages.
+
+    ``parse``: reads what ``serve`` of a unary call takes, where that isn't a message of protobuf's.
+    """
 
     path: str
     request: type[Message]
@@ -77,6 +84,7 @@ class Method:
     serve: Callable[..., None]
     asks_many: bool = False
     answers_many: bool = False
+    parse: Callable[[bytes], Any] | None = None
 
 
 class Rpc:
@@ -89,6 +97,9 @@ class Rpc:
         self.cluster_id, self.member_id = int(setting.log_id[:16], 16), self.member(setting.machine)
         self.learner = False
         self._header = pb.ResponseHeader(cluster_id=self.cluster_id, member_id=self.member_id)
+        #: field 1 of responses: its first two fields, and the last one that was made, with what it was made of
+        self._header_ids = _ids(self.cluster_id, self.member_id)
+        self._header_of, self._header_bytes = (-1, -1), b""
         self._tokens_used: dict[bytes, float] = {}
         #: unused for so long, simple tokens are no good
         self._token_idle_s = float(setting.etcd.auth_token_ttl)
@@ -109,6 +120,7 @@ class Rpc:
         """Who this machine is may have changed."""
         self.learner = membership.is_learner(self.fold.cluster.membership, self.setting.machine)
         self.member_id = self._header.member_id = self.member(self.setting.machine)
+        self._header_ids, self._header_of = _ids(self.cluster_id, self.member_id), (-1, -1)
 
     # -- answers ----------------------------------------------------------------------------------------------
 
@@ -122,11 +134,16 @@ class Rpc:
         return answer
 
     def header_bytes(self, revision: int) -> bytes:
-        """Field 1 of any response, encoded."""
-        header = self._header
-        header.revision, header.raft_term = revision, self.fold.cluster.election.term
-        raw = header.SerializeToString()
-        return b"\x0a" + bytes((len(raw),)) + raw
+        """Field 1 of any response, encoded: the whole answer where there is no more to say."""
+        of = (revision, self.fold.cluster.election.term)
+        if of != self._header_of:
+            raw = self._header_ids
+            if revision:
+                raw += b"\x18" + varint(revision)
+            if of[1]:
+                raw += b"\x20" + varint(of[1])
+            self._header_of, self._header_bytes = of, b"\x0a" + bytes((len(raw),)) + raw
+        return self._header_bytes
 
     def leaderless(self) -> bool:
         """No master is known here, or the log can't be reached."""
@@ -187,7 +204,10 @@ class Rpc:
 
     def event(self, call: Call, data: Data) -> Event:
         """``data`` with who asks. Raises INVALID_TOKEN."""
-        if self.fold.v3.auth.enabled and hasattr(data, "auth") and not data.auth:
+        if not self.fold.v3.auth.enabled:
+            connection = call.connection
+            return say(data, principal=self.principal(call) if connection.trusted else connection.peer)
+        if hasattr(data, "auth") and not data.auth:
             known = self.identity(call)
             if known is not None:
                 data = msgspec.structs.replace(data, auth=known[1])
@@ -223,7 +243,7 @@ class Rpc:
             return named.decode("utf-8", "replace")
         return connection.peer
 
-    def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Message]) -> None:
+    def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Made]) -> None:
         """Order ``data``; ``done`` makes the answer when it is applied here."""
         event, over = self.event(call, data), self.rates.admit(data)
 
@@ -233,7 +253,7 @@ class Rpc:
             if call.gone:
                 return
             try:
-                call.reply(done(outcome(result)).SerializeToString())
+                call.reply(encoded(done(outcome(result))))
             except V3Error as error:
                 call.finish(error.code, error.message)
             except Exception:
@@ -259,13 +279,13 @@ class Rpc:
         """Order ``data``; nobody waits for what becomes of it."""
         self.commands.submit(self.event(call, data), 1000, void)
 
-    def read(self, call: Call, local: bool, answer: Callable[[], Message | None]) -> None:
+    def read(self, call: Call, local: bool, answer: Callable[[], Made | None]) -> None:
         """Reply with ``answer()``, at once if what this replica has will do, else when it has all that was
         acknowledged anywhere before now. None: ``answer`` saw to the reply itself."""
         if local:
             # may refuse at once: the caller is inside unary()
             if (made := answer()) is not None:
-                call.reply(made.SerializeToString())
+                call.reply(encoded(made))
             return
 
         def caught_up(error: NotSent | None) -> None:
@@ -275,7 +295,7 @@ class Rpc:
                 if error is not None:
                     raise errors.TIMEOUT
                 if (made := answer()) is not None:
-                    call.reply(made.SerializeToString())
+                    call.reply(encoded(made))
             except V3Error as refused:
                 call.finish(refused.code, refused.message)
             except Exception:
@@ -313,6 +333,14 @@ class Rpc:
         call.on_gone = lambda: None if task.done() else void(task.cancel())
 
 
+def _ids(cluster: int, member: int) -> bytes:
+    return encode_response_header(cluster, member)
+
+
+def encoded(made: Made) -> bytes:
+    return made if isinstance(made, bytes) else made.SerializeToString()
+
+
 def void(_: object) -> None:
     """A callback has no result."""
 
@@ -346,16 +374,15 @@ OF_LEARNERS = frozenset({"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Main
 
 def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
     """As HTTP/2 and the gateway call it."""
-    parse: Callable[[bytes], Any] = method.request.FromString
+    parse: Callable[[bytes], Any] = method.parse or method.request.FromString
+    ranges = method.request is pb.RangeRequest
     serve = method.serve
     for_learners = method.path in OF_LEARNERS or method.path.startswith("/grpc.")
 
     def handler(call: Call, raw: bytes) -> None:
         try:
-            if rpc.learner and not for_learners:
-                request = parse(raw)
-                if not (isinstance(request, pb.RangeRequest) and request.serializable):
-                    raise errors.NOT_FOR_LEARNERS
+            if rpc.learner and not for_learners and not (ranges and parse(raw).serializable):
+                raise errors.NOT_FOR_LEARNERS
             serve(call, parse(raw), len(raw))
         except V3Error as error:
             call.finish(error.code, error.message)

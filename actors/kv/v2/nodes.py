@@ -74,6 +74,8 @@ def shown(text: str) -> str:
 
 def clean(key: str) -> str:
     """The canonical key, without ``//``, ``.``, ``..`` and the last ``/``; the root is the empty string."""
+    if key[:1] == "/" and key[-1] != "/" and "//" not in key and "/." not in key:
+        return key
     parts: list[str] = []
     for part in key.split("/"):
         if part == "..":

@@ -3,6 +3,7 @@
 Parsing is kept apart from applying and answering, so that processes can be put in front of the fold.
 """
 
+import re
 from urllib.parse import quote as url_quote
 
 import msgspec
@@ -57,6 +58,8 @@ class Command(msgspec.Struct, frozen=True):
 
 Asked = Read | Watch | Command
 _NOTHING: dict[str, str] = {}
+#: The rest of a form that is one value, without anything escaped.
+_PLAIN_VALUE = re.compile(rb"[A-Za-z0-9_.~!*'(),/:@$ \-]*\Z").match
 
 
 def unescape(raw: bytes, plus: bool = True) -> str:
@@ -77,6 +80,9 @@ def unescape(raw: bytes, plus: bool = True) -> str:
 
 def form(raw: bytes, into: dict[str, str]) -> None:
     """Add the fields of a form or query that aren't there yet: the first value counts. Raises V2Error 210."""
+    if raw.startswith(b"value=") and _PLAIN_VALUE(raw, 6):
+        into.setdefault("value", raw[6:].decode())
+        return
     for pair in raw.split(b"&"):
         if not pair:
             continue

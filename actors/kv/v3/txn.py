@@ -10,7 +10,7 @@ from actors.kv.v3.leases import Leases
 from actors.kv.v3.ranges import Query, Ranged, query, ranged
 from actors.kv.v3.revs import Rev, Revs
 from streams.events import kv3 as says
-from streams.events.base import Base64, unblob
+from streams.events.base import Base64, Blob, unblob
 
 
 class TxnDone(msgspec.Struct, frozen=True, gc=False):
@@ -112,14 +112,23 @@ def _paths(revs: Revs, txn: Txn, out: list[bool]) -> list[bool]:
 
 
 def _holds(revs: Revs, compare: says.Compare) -> bool:
-    key, end = unblob(compare.key), unblob(compare.range_end)
-    kvs = ranged(revs, Query(key, end), revs.revision).kvs
+    kvs: list[Rev]
+    if compare.range_end:
+        kvs = ranged(revs, Query(unblob(compare.key), unblob(compare.range_end)), revs.revision).kvs
+    else:
+        kvs = _newest(revs, compare.key)
     operand = compare.operand
     value = unblob(operand) if isinstance(operand, str | Base64) else operand
     if not kvs:
         # a value is compared with something that is there only
         return compare.target != 3 and _compared(0, value, compare.result)
     return all(_compared(_side(kv, compare.target), value, compare.result) for kv in kvs)
+
+
+def _newest(revs: Revs, key: Blob) -> list[Rev]:
+    """The one key, if it lives, as the change in the making left it."""
+    found = revs.newest.get(unblob(key))
+    return [found] if found is not None and found.version else []
 
 
 def _side(kv: Rev, target: int) -> int | bytes:
@@ -188,11 +197,18 @@ def _execute(writing: Writing, txn: Txn, paths: Iterator[bool]) -> TxnDone:
             case says.OpDelete():
                 results.append(writing.delete(unblob(op.key), unblob(op.range_end)))
             case says.OpRange():
-                found = ranged(writing.revs, query(op), writing.current)
-                results.append(msgspec.structs.replace(found, keys_only=op.keys_only))
+                results.append(_looked(writing, op))
             case _:
                 results.append(_execute(writing, op, paths))
     return TxnDone(succeeded, results)
+
+
+def _looked(writing: Writing, op: says.OpRange) -> Ranged:
+    if not (op.range_end or op.revision or op.count_only or op.min_mod or op.max_mod or op.min_create or op.max_create):
+        kvs = _newest(writing.revs, op.key)
+        return Ranged(kvs, len(kvs), False, op.keys_only)
+    found = ranged(writing.revs, query(op), writing.current)
+    return Ranged(found.kvs, found.count, found.more, op.keys_only)
 
 
 def _again(writing: Writing, op: says.OpPut) -> tuple[bytes, bytes, int]:

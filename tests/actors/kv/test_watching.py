@@ -84,11 +84,11 @@ def test_events_are_encoded_as_protobuf_does(
         assert event.HasField("prev_kv") == (before is not None)
         made = pb.WatchResponse().events.add()
         if version:
-            told.key_value(rev, made.kv)
+            told.into(rev, made.kv)
         else:
             made.type, made.kv.key, made.kv.mod_revision = kv_pb2.Event.DELETE, name, mod
         if before is not None:
-            told.key_value(before, made.prev_kv)
+            told.into(before, made.prev_kv)
         assert event == made
 
 

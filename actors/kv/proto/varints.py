@@ -1,0 +1,71 @@
+"""What the codecs of etcd_wire.py share: varints, and the way to protobuf for what isn't written as usual."""
+
+from google.protobuf.message import Message
+
+#: Messages in each other that are read here, and that protobuf takes at all.
+DEPTH_MAX, PROTOBUFS_DEPTH_MAX = 20, 100
+#: Bytes of a varint at most.
+_BYTES_MAX = 10
+_ONE_BYTE = [bytes((number,)) for number in range(128)]
+_64_BITS = (1 << 64) - 1
+
+
+class Irregular(Exception):
+    """It is for protobuf to say what this message is."""
+
+
+def canonical(kind: type[Message], raw: bytes) -> bytes:
+    """The same message as protobuf writes it, without unknown fields. Raises DecodeError."""
+    message = kind.FromString(raw)
+    message.DiscardUnknownFields()
+    return message.SerializeToString()
+
+
+def more(raw: bytes, at: int, number: int) -> tuple[int, int]:
+    """The rest of a varint whose first byte was ``number``: its value below 2**70, and where it ends.
+
+    Raises Irregular, IndexError.
+    """
+    number &= 127
+    shift = 7
+    while shift < 7 * _BYTES_MAX:
+        byte = raw[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+    raise Irregular
+
+
+def uint64(number: int) -> int:
+    return number & _64_BITS
+
+
+def int64(number: int) -> int:
+    number &= _64_BITS
+    return number - (1 << 64) if number >> 63 else number
+
+
+def int32(number: int) -> int:
+    number &= 0xFFFFFFFF
+    return number - (1 << 32) if number >> 31 else number
+
+
+def varint(number: int) -> bytes:
+    """Unsigned, or a negative int64."""
+    if 0 <= number < 128:
+        return _ONE_BYTE[number]
+    if 0 <= number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
+    if 0 <= number < 1 << 21:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
+    if 0 <= number < 1 << 28:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14 & 127 | 128, number >> 21))
+    number &= _64_BITS
+    out = bytearray()
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -1,0 +1,62 @@
+"""The gateway's short way beside its long one."""
+
+import base64
+import json
+
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.rpc import json_form, json_short
+from actors.kv.rpc.json_form import BadJson
+from tests.actors.kv.test_wire import messages
+
+KINDS: dict[str, type[Message]] = {"Put": pb.PutRequest, "Range": pb.RangeRequest}
+NAMES = "key value prev_kv prevKv ignore_value range_end rangeEnd serializable keys_only count_only lease x"
+
+
+def encoded(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+VALUES = (
+    st.binary(max_size=12).map(encoded)
+    | st.text("YQ=-_+/ \nab9é", max_size=9)
+    | st.booleans()
+    | st.none()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.just([])
+)
+TEXTS = st.lists(st.tuples(st.sampled_from(NAMES.split()), VALUES), max_size=5).map(
+    lambda pairs: "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["Put", "Range"]), TEXTS.map(str.encode) | st.binary(max_size=20))
+def test_what_is_read_the_short_way_reads_the_same_the_long_way(name: str, text: bytes) -> None:
+    short = json_short.SHORT[f"/etcdserverpb.KV/{name}"][0](text)
+    try:
+        long = json_form.loads(text, KINDS[name]).SerializeToString()
+    except BadJson:
+        assert short is None
+    else:
+        assert short in (None, long)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=300))
+def test_a_plain_put_and_range_take_the_short_way(key: bytes, value: bytes) -> None:
+    put = json.dumps({"key": encoded(key), "value": encoded(value)}).encode()
+    assert json_short.load_put(put) == pb.PutRequest(key=key, value=value).SerializeToString()
+    asked = json.dumps({"key": encoded(key), "range_end": encoded(value)}).encode()
+    assert json_short.load_range(asked) == pb.RangeRequest(key=key, range_end=value).SerializeToString()
+
+
+@settings(deadline=None)
+@given(messages(pb.PutResponse.DESCRIPTOR) | messages(pb.RangeResponse.DESCRIPTOR))
+def test_answers_are_written_the_same_both_ways(message: Message) -> None:
+    name = "Put" if isinstance(message, pb.PutResponse) else "Range"
+    short = json_short.SHORT[f"/etcdserverpb.KV/{name}"][1](message.SerializeToString())
+    assert short == json_form.dumps(message)
