@@ -479,7 +479,9 @@ def _check(config: Config) -> None:
         )
     if config.log_options and config.alone and not config.discovery and any("." in key for key in config.log_options):
         raise ConfigError('log options of Kafka are given, but the log is an embedded one: set log = "kafka://..."')
-    if config.replica and config.alone and not config.discovery:
+    if config.replica and config.discovery:
+        raise ConfigError('role is "replica", but discovery makes members: name the log with log = "kafka://..."')
+    if config.replica and config.alone:
         raise ConfigError(
             'role is "replica", but the log is an embedded one, which no other machine writes: set log = "kafka://..."'
         )

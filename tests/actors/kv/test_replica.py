@@ -84,5 +84,7 @@ def test_roles_are_read_from_settings() -> None:
     assert Config().replica is False
     with pytest.raises(ConfigError, match=r"--role: .* write control .* or replica"):
         load(None, kafka, {"role": "reader"})
+    with pytest.raises(ConfigError, match="discovery makes members"):
+        load(None, {"CORELOG_ROLE": "replica", "CORELOG_DISCOVERY": "http://127.0.0.1:1/" + "ab" * 16}, {})
     with pytest.raises(ConfigError, match="the log is an embedded one"):
         load(None, {}, {"role": "replica"})
