@@ -19,6 +19,8 @@ from tests.storm.cluster import ROOT, TOPIC, Node, until
 from tests.storm.places import DIE_WITH_PARENT, Place, switch
 
 ROUNDS = 5
+#: Nothing is done to the broker here; it need not be quick to take itself for dead.
+PATIENT = "broker.session.timeout.ms=18000\ncontroller.quorum.fetch.timeout.ms=10000\n"
 
 RESOURCE = """
 [template]
@@ -77,7 +79,7 @@ class Walk:
         self.broker_place = Place("kafka1", 1)
         places = [Place(f"node{n}", 10 + n) for n in (1, 2, 3)]
         within = [[*DIE_WITH_PARENT, *self.broker_place.within]]
-        self.brokers = Brokers(1, folder / "kafka", hosts=[self.broker_place.address], within=within)
+        self.brokers = Brokers(1, folder / "kafka", PATIENT, hosts=[self.broker_place.address], within=within)
         log = f"kafka://{self.brokers.bootstrap}/{TOPIC}"
         nodes = [Node(place, folder / place.name, log) for place in places]
         self.machines = [Machine(node, folder / f"machine{number}") for number, node in enumerate(nodes, 1)]
