@@ -43,7 +43,7 @@ def address(text: str) -> Address:
         host, port = split.hostname, split.port
     except ValueError as error:
         raise ValueError(f"{text!r} is no endpoint: {error}") from error
-    if scheme not in ("http", "https") or not host or "@" in rest or split.path not in ("", "/"):
+    if scheme not in ("http", "https") or not host or set("@ \t\n") & set(rest) or split.path not in ("", "/"):
         raise ValueError(f"{text!r} is no endpoint: write HOST:PORT, https://HOST:PORT or unix:///PATH")
     return Address(text, host, port or 2379, tls=scheme == "https")
 
