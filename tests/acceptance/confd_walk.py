@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.kafka.brokers import Brokers
+from tests.actors.engine.rig import clean
 from tests.foreign import servers
 from tests.storm.cluster import ROOT, TOPIC, Node, until
 from tests.storm.places import DIE_WITH_PARENT, Place, switch
@@ -87,9 +88,16 @@ class Walk:
         self.seen: dict[str, Any] = {}
 
     def etcdctl(self, *words: str) -> None:
-        command = [self.program, "--endpoints", self.machines[0].node.etcd, *words]
+        """Waits until a cluster on a slow machine has settled; a put that is done twice is the same."""
+        command = [self.program, "--endpoints", self.machines[0].node.etcd, "--command-timeout", "20s", *words]
         env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
-        subprocess.run(command, env=env, check=True, capture_output=True)
+        for last in (False, False, False, True):
+            done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+            if not done.returncode:
+                return
+            if last:
+                raise AssertionError(f"{command}: {done.stderr}")
+            time.sleep(1)
 
     async def everywhere(self, machines: list[Machine], text: str, began_s: float = 0.0) -> float:
         """Seconds until the text is in all their files."""
@@ -170,7 +178,7 @@ class Walk:
             one.again()
 
         await told(
-            "expected token", lambda: template("listen 1;\n{{ getv('/web/port' }}\n"), lambda: template(TEMPLATE)
+            "unexpected '}'", lambda: template("listen 1;\n{{ getv('/web/port' }}\n"), lambda: template(TEMPLATE)
         )
         await told("the check failed", lambda: template("nothing\n"), lambda: template(TEMPLATE))
         await told(
@@ -190,6 +198,7 @@ class Walk:
                 machine.node.signal(signal.SIGKILL)
                 assert machine.node.process is not None
                 machine.node.process.wait()
+            clean(machine.node.folder / "engine")
         self.brokers.close()
         for place in (self.broker_place, *(machine.node.place for machine in self.machines)):
             place.close()
