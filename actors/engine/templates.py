@@ -41,6 +41,7 @@ class Templates:
         self._child: asyncio.subprocess.Process | None = None
         self._running: asyncio.Task[None] | None = None
         self._writing = False
+        self._hears = self._hup_due = False
         self._logger = structlog.get_logger(actor="engine")
 
     # -- what is wanted ---------------------------------------------------------------------------------------
@@ -120,7 +121,15 @@ class Templates:
                 self._running = None
         elif self._running is None:
             self._running = asyncio.ensure_future(self._run())
-        elif self._child is not None and self._child.returncode is None:
+        else:
+            self._hup()
+
+    def _hup(self) -> None:
+        """The child reads anew; one that has said nothing yet is told when it has: it may not listen to signals yet."""
+        if self._child is None or self._child.returncode is not None:
+            return
+        self._hup_due = not self._hears
+        if self._hears:
             self._child.send_signal(signal.SIGHUP)
 
     async def _run(self) -> None:
@@ -144,7 +153,7 @@ class Templates:
         child = await asyncio.create_subprocess_exec(
             *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, limit=1 << 20
         )
-        self._child = child
+        self._child, self._hears, self._hup_due = child, False, False
         try:
             assert child.stdout is not None
             async for line in child.stdout:
@@ -159,6 +168,12 @@ class Templates:
                 await child.wait()
 
     def _heard(self, told: dict[str, Any]) -> None:
+        if not self._hears:
+            self._hears = True
+            if self._hup_due:
+                self._hup()
+        if "noted" in told:
+            return
         if "said" in told:
             self._trouble = told["said"]
             self._logger.info("templates", said=self._trouble)

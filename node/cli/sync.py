@@ -140,7 +140,7 @@ def sync(
         one = _resource(template, dest, prefix, mode_, owner, check, reload, api)
         read = lambda: [one]  # noqa: E731
     tell = Teller(common, dry_run)
-    service = Service(endpoints_of(store, common), read, tell.told, tell.said)
+    service = Service(endpoints_of(store, common), read, tell.told, tell.said, tell.noted)
     if once or dry_run:
         told = asyncio.run(service.once(dry_run))
         return 0 if all(each.well for each in told) else FALSE
@@ -203,6 +203,12 @@ class Teller:
     def said(self, words: str) -> None:
         if self._json:
             self._line({"said": words})
+        else:
+            note(words)
+
+    def noted(self, words: str) -> None:
+        if self._json:
+            self._line({"noted": words})
         else:
             note(words)
 

@@ -12,6 +12,8 @@ from node.sync.http import Address, Unreachable, asked
 from node.sync.keys import Pair, Range
 
 PAGE_KEYS = 500
+#: So often a watch on which nothing comes asks whether the store still has its log: a watch may be silent for ever.
+PROBE_S = 5.0
 #: gRPC's statuses.
 UNAVAILABLE, OUT_OF_RANGE, UNAUTHENTICATED = 14, 11, 16
 _TRANSIENT = (1, 2, 4, 8, 10, 13, UNAVAILABLE)
@@ -44,7 +46,7 @@ class Source(Protocol):
         ...
 
     async def watch(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
-        """Tell what changed after these revisions, for ever. ``begun``: the store is there, and has a leader.
+        """Tell what changed after these revisions, for ever. ``begun``, again and again: the store has its log.
         Raises Unreachable, Refused, Gone."""
         ...
 
@@ -149,12 +151,37 @@ class V3:
     async def watch(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
         try:
             try:
-                await self._watch(after, told, begun)
+                await self._probed(after, told, begun)
             except TokenTooOld:
-                await self._watch(after, told, begun)
+                await self._probed(after, told, begun)
         except Unreachable:
             self._endpoints.next()
             raise
+
+    async def _probed(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
+        """A watch, and linearizable reads beside it; the first that fails ends both."""
+        created = asyncio.Event()
+        probe = {"key": _b64(next(iter(after)).start), "count_only": True}
+
+        async def probing() -> None:
+            await created.wait()
+            while True:
+                await self._endpoints.post("/v3/kv/range", probe)
+                begun()
+                await asyncio.sleep(PROBE_S)
+
+        tasks = [asyncio.ensure_future(work) for work in (self._watch(after, told, created.set), probing())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        except TimeoutError as error:
+            raise Unreachable("the store answers too slowly") from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
         await self._endpoints.log_in()
@@ -191,10 +218,13 @@ async def _results(lines: AsyncIterator[bytes], endpoints: Endpoints) -> AsyncIt
 
 
 def decoded(raw: bytes) -> dict[str, Any]:
-    """Raises ValueError: not what etcd says."""
-    told = orjson.loads(raw)
+    """Raises Unreachable: not what etcd says."""
+    try:
+        told = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Unreachable(f"who answers there doesn't answer as etcd does: {raw[:60]!r}") from error
     if not isinstance(told, dict):
-        raise ValueError(f"{raw[:60]!r} is no object")
+        raise Unreachable(f"who answers there doesn't answer as etcd does: {raw[:60]!r}")
     return told
 
 

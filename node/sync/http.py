@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import msgspec
+
+UNIX_PATH_BYTES = 108
 
 
 class Unreachable(Exception):
@@ -40,7 +43,7 @@ def address(text: str) -> Address:
         host, port = split.hostname, split.port
     except ValueError as error:
         raise ValueError(f"{text!r} is no endpoint: {error}") from error
-    if scheme not in ("http", "https") or not host or "@" in rest or split.path not in ("", "/"):
+    if scheme not in ("http", "https") or not host or set("@ \t\n") & set(rest) or split.path not in ("", "/"):
         raise ValueError(f"{text!r} is no endpoint: write HOST:PORT, https://HOST:PORT or unix:///PATH")
     return Address(text, host, port or 2379, tls=scheme == "https")
 
@@ -115,7 +118,16 @@ async def asked(
 async def _connected(at: Address, context: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     tls = (context or ssl.create_default_context()) if at.tls else None
     if at.path:
-        return await asyncio.open_unix_connection(at.path, ssl=tls, server_hostname="localhost" if tls else None)
+        name = "localhost" if tls else None
+        if len(os.fsencode(at.path)) < UNIX_PATH_BYTES:
+            return await asyncio.open_unix_connection(at.path, ssl=tls, server_hostname=name)
+        # a socket's address has room for few bytes: go by the folder's descriptor
+        folder = os.open(os.path.dirname(at.path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            short = f"/proc/self/fd/{folder}/{os.path.basename(at.path)}"
+            return await asyncio.open_unix_connection(short, ssl=tls, server_hostname=name)
+        finally:
+            os.close(folder)
     reader, writer = await asyncio.open_connection(at.host, at.port, ssl=tls)
     sock = writer.get_extra_info("socket")
     # a server that vanished in mid-watch is noticed within half a minute

@@ -44,7 +44,8 @@ def source_of(api: str, endpoints: Endpoints) -> Source:
 
 
 class Service:
-    """``read``: the resources, now and whenever SIGHUP comes. ``tell``: what became of a file; ``say``: the rest."""
+    """``read``: the resources, now and whenever SIGHUP comes. ``tell``: what became of a file; ``say``: what is wrong,
+    and that it is right again; ``note``: the rest."""
 
     def __init__(
         self,
@@ -52,9 +53,10 @@ class Service:
         read: Callable[[], list[Resource]],
         tell: Callable[[Told], None],
         say: Say,
+        note: Say,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._read, self._tell, self._say, self._environ = read, tell, say, environ
+        self._read, self._tell, self._say, self._note, self._environ = read, tell, say, note, environ
         self._endpoints = endpoints
         self._followers: dict[str, Follower] = {}
         self._workers: dict[Resource, tuple[Worker, asyncio.Task[None]]] = {}
@@ -121,13 +123,13 @@ class Service:
         except ResourceError as error:
             self._say(f"{error}; going on with what was read before")
             return
-        self._say(f"{len(resources)} templates")
         self._take(resources)
         for worker, _ in self._workers.values():
             worker.changed(None)
 
     def _take(self, resources: Sequence[Resource]) -> None:
         """Go on with these: what is the same goes on as it is."""
+        self._note(f"following {len(resources)} template{'' if len(resources) == 1 else 's'}")
         for resource in set(self._workers) - set(resources):
             self._workers.pop(resource)[1].cancel()
         for resource in resources:
@@ -164,7 +166,9 @@ class Service:
             nonlocal started
             follower.want(ranges)
             if not started and not any(task.get_name() == resource.api for task in self._tasks):
-                self._tasks.append(asyncio.create_task(follower.run(), name=resource.api))
+                task = asyncio.create_task(follower.run(), name=resource.api)
+                task.add_done_callback(self._ended)
+                self._tasks.append(task)
             started = True
 
         return Worker(resource, known, need, self._tell, self._environ)

@@ -54,7 +54,7 @@ def test_files_follow_keys_on_three_machines(tmp_path: Path) -> None:
     assert seen["healed_s"] < 15
     assert seen["kept while broken"] == [True] * 3
     syntax, check, missing = seen["broken"]
-    assert "web.conf.tmpl:2: expected token ',', got '}'" in syntax
+    assert "web.conf.tmpl:2: unexpected '}', expected ')'; the file stays as it is" in syntax
     assert "the check failed: `grep -q listen" in check
     assert "web.conf.tmpl:1: there is no key /production/web/port; the file stays as it is" in missing
     assert seen["modes"] == ["0o640"] * 3
