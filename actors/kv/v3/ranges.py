@@ -124,10 +124,9 @@ def _sorted(kvs: list[Rev], asked: Query) -> list[Rev]:
     return sorted(kvs, key=_BY[asked.by], reverse=asked.order == 2)
 
 
-BY_VALUE = 4
 _BY: dict[int, Callable[[Rev], Any]] = {
     1: lambda kv: kv.version,
     2: lambda kv: kv.create,
     3: lambda kv: kv.mod,
-    BY_VALUE: lambda kv: kv.value,
+    4: lambda kv: kv.value,
 }
