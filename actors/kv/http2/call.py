@@ -22,6 +22,8 @@ _LAST = frames.END_HEADERS | frames.END_STREAM
 # A whole unary answer around its message: HEADERS, head of DATA, message's prefix; and the trailers.
 _BEFORE = Struct(f">IBI{len(_HEAD_BLOCK)}sIBIBI")
 _AFTER = Struct(f">IBI{len(_OK_BLOCK)}s")
+# A whole message in a frame of its own: head of DATA, and the message's prefix.
+_MESSAGE = Struct(">IBIBI")
 _UNARY_BYTES_MAX = frames.FRAME_BYTES_MAX - PREFIX_BYTES
 
 
@@ -141,22 +143,25 @@ class Call:
         connection, flag = self.connection, 0
         if self.request.gzip and message:
             message, flag = messages.gzip(message), 1
-        size = len(message) + PREFIX_BYTES
+        whole = len(message)
+        size = whole + PREFIX_BYTES
         if (
             not self.queue
-            and size <= frames.FRAME_BYTES_MAX
             and size <= self.window
             and size <= connection.window
+            and size <= frames.FRAME_BYTES_MAX
             and not connection.paused
         ):
-            connection.spend(self, size)
-            self.send_head()
-            head = frames.HEAD.pack(size << 8 | frames.DATA, 0, self.stream) + PREFIX.pack(flag, size - PREFIX_BYTES)
-            connection.write(head + message)
+            if not self.head_sent:
+                self.send_head()
+            self.window -= size
+            connection.window -= size
+            connection.sent += 1
+            connection.write(_MESSAGE.pack(size << 8 | frames.DATA, 0, self.stream, flag, whole) + message)
             return
         if self.queue is None:
             self.queue = bytearray()
-        self.queue += PREFIX.pack(flag, size - PREFIX_BYTES)
+        self.queue += PREFIX.pack(flag, whole)
         self.queue += message
         connection.queued += size
         connection.enlist(self)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc import watching
 from actors.kv.rpc.service import Call, Method, Rpc, failed, parsed
-from actors.kv.rpc.watching import Index, Watcher
+from actors.kv.rpc.watching import Index, News, Watcher
 from actors.kv.v3 import errors
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.revs import Rev
@@ -50,16 +50,19 @@ class Watches:
             for stream in self.streams:
                 stream.read_on(first)
             return
-        hits: dict[Watcher, list[Rev]] = {}
+        head, encoded = self.rpc.header_bytes(self.seen), dict[tuple[int, bool], bytes]()
+        hits: dict[int, tuple[dict[Watcher, None], News]] = {}
         of = self.index.of
         for rev in revs.since(first):
-            for watcher in of(rev.key):
-                if watcher.wants(rev):
-                    hits.setdefault(watcher, []).append(rev)
-        head = self.rpc.header_bytes(self.seen)
-        encoded: dict[tuple[int, bool], bytes] = {}
-        for watcher, found in hits.items():
-            watcher.stream.tell(watcher, found, head, encoded)
+            for watchers in of(rev.key):
+                hit = hits.get(id(watchers))
+                if hit is None:
+                    hit = hits[id(watchers)] = watchers, News(revs, head, encoded)
+                hit[1].found.append(rev)
+        for watchers, news in hits.values():
+            # who is told may leave
+            for watcher in tuple(watchers):
+                watcher.stream.tell(watcher, news)
 
 
 class Stream:
@@ -175,17 +178,24 @@ class Stream:
 
     # -- what is told -----------------------------------------------------------------------------------------
 
-    def tell(self, watcher: Watcher, found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]) -> None:
-        """What a batch of changes brought a synced watcher. ``encoded``: events, shared by all whom it concerns."""
-        if self.call.buffered() > STREAM_BYTES_MAX:
+    def tell(self, watcher: Watcher, news: News) -> None:
+        """What a batch of changes brought a synced watcher."""
+        call = self.call
+        if call.buffered() > STREAM_BYTES_MAX:
             # it reads on in the history when the client takes more
-            self._watches.index.remove(watcher)
-            watcher.synced, watcher.next = False, max(watcher.next, found[0].mod)
+            if watcher.synced:
+                self._watches.index.remove(watcher)
+                watcher.synced, watcher.next = False, max(watcher.next, news.found[0].mod)
             return
         try:
-            self._send_events(watcher, found, head, encoded)
+            chosen = watcher.chosen(news.found)
+            if chosen is None and not watcher.fragment:
+                watcher.told = True
+                call.send(news.message(watcher))
+            elif chosen is None or chosen:
+                self._send_events(watcher, news, news.found if chosen is None else chosen)
         except Exception:
-            failed(self.call)
+            failed(call)
 
     def read_on(self, revision: int) -> None:
         """All its watchers go on in the history."""
@@ -195,23 +205,10 @@ class Stream:
                 watcher.synced, watcher.next = False, max(watcher.next, revision)
         self._read()
 
-    def _send_events(
-        self, watcher: Watcher, found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]
-    ) -> None:
-        events: list[bytes] = []
-        for rev in found:
-            known = encoded.get((id(rev), watcher.prev_kv))
-            if known is None:
-                prev = watching.before(self._rpc.revs, rev) if watcher.prev_kv else None
-                known = encoded[id(rev), watcher.prev_kv] = watching.event(rev, prev)
-            events.append(known)
+    def _send_events(self, watcher: Watcher, news: News, found: list[Rev]) -> None:
         watcher.told = True
-        head += b"\x10" + watching.varint(watcher.id) if watcher.id else b""
-        if not watcher.fragment:
-            self.call.send(head + (events[0] if len(events) == 1 else b"".join(events)))
-            return
-        for body, more in watching.fragments(events):
-            self.call.send(head + (b"\x38\x01" if more else b"") + body)
+        for message in news.messages(watcher, found):
+            self.call.send(message)
 
     def _send(self, answer: pb.WatchResponse) -> None:
         self.call.send(self._rpc.head(answer).SerializeToString())
@@ -252,7 +249,7 @@ class Stream:
             return
         page = watching.page(revs, watcher)
         if page.revs:
-            self._send_events(watcher, page.revs, self._rpc.header_bytes(revs.revision), {})
+            self._send_events(watcher, News(revs, self._rpc.header_bytes(revs.revision), {}), page.revs)
         watcher.next = page.next
         if page.done:
             self._sync(watcher)

@@ -12,7 +12,7 @@ import msgspec
 from actors.kv.v3.revs import Rev, Revs
 
 #: Changes that one page of a watcher that catches up reads, and about the bytes that it sends.
-PAGE_CHANGES, PAGE_BYTES = 4096, 1024 * 1024
+PAGE_CHANGES, PAGE_BYTES = 4096, 256 * 1024
 #: As etcd, per response: its limit of a request's bytes, from which on ``fragment`` splits.
 FRAGMENT_BYTES = 1536 * 1024
 
@@ -20,9 +20,7 @@ FRAGMENT_BYTES = 1536 * 1024
 class Told(Protocol):
     """Who hears of a change: a watch's stream."""
 
-    def tell(
-        self, watcher: "Watcher", found: list[Rev], head: bytes, encoded: dict[tuple[int, bool], bytes]
-    ) -> None: ...
+    def tell(self, watcher: "Watcher", news: "News") -> None: ...
 
 
 class Watcher(msgspec.Struct, eq=False, gc=True):
@@ -46,6 +44,12 @@ class Watcher(msgspec.Struct, eq=False, gc=True):
         if self.end is None:
             return key == self.key
         return self.key <= key and (not self.end or key < self.end)
+
+    def chosen(self, found: list[Rev]) -> list[Rev] | None:
+        """Of changes of keys that it covers, which it wants; None: all."""
+        if self.next <= found[0].mod and not self.no_put and not self.no_delete:
+            return None
+        return [rev for rev in found if self.wants(rev)]
 
     def wants(self, rev: Rev) -> bool:
         """Of a key that it covers."""
@@ -89,16 +93,16 @@ class Index:
             return self._prefixes.setdefault(len(key), {}).setdefault(key, {})
         return self._ranges.setdefault((key, end), {})
 
-    def of(self, key: bytes) -> Iterator[Watcher]:
-        """All that cover ``key``."""
+    def of(self, key: bytes) -> Iterator[dict[Watcher, None]]:
+        """All that cover ``key``: those who watch the same are one dictionary, and each watcher is in just one."""
         if (found := self._keys.get(key)) is not None:
-            yield from found
+            yield found
         for length, prefixes in self._prefixes.items():
             if (found := prefixes.get(key[:length])) is not None and len(key) >= length:
-                yield from found
+                yield found
         for (start, end), watchers in self._ranges.items():
             if start <= key and (not end or key < end):
-                yield from watchers
+                yield watchers
 
 
 def behind(prefix: bytes) -> bytes:
@@ -130,6 +134,52 @@ def page(revs: Revs, watcher: Watcher) -> Page:
 
 
 # -- messages -------------------------------------------------------------------------------------------------
+
+
+class News:
+    """What a batch of changes brought all who watch the same. ``head``: the response's header.
+
+    ``encoded``: events by (revision, with the one before), shared by all news of a batch.
+    """
+
+    __slots__ = ("_bodies", "_plain", "_revs", "encoded", "found", "head")
+
+    def __init__(self, revs: Revs, head: bytes, encoded: dict[tuple[int, bool], bytes]) -> None:
+        self.found: list[Rev] = []
+        self.head, self.encoded = head, encoded
+        self._revs = revs
+        self._bodies: dict[bool, bytes] = {}
+        self._plain: dict[bool, bytes] = {}
+
+    def event(self, rev: Rev, prev_kv: bool) -> bytes:
+        known = self.encoded.get((id(rev), prev_kv))
+        if known is None:
+            known = event(rev, before(self._revs, rev) if prev_kv else None)
+            self.encoded[id(rev), prev_kv] = known
+        return known
+
+    def message(self, watcher: Watcher) -> bytes:
+        """The response to one who wants all of it, in one message: encoded once for all who have the same number."""
+        prev_kv = watcher.prev_kv
+        if not watcher.id and (known := self._plain.get(prev_kv)) is not None:
+            return known
+        body = self._bodies.get(prev_kv)
+        if body is None:
+            body = self._bodies[prev_kv] = b"".join([self.event(rev, prev_kv) for rev in self.found])
+        if watcher.id:
+            return self.head + b"\x10" + varint(watcher.id) + body
+        made = self._plain[prev_kv] = self.head + body
+        return made
+
+    def messages(self, watcher: Watcher, found: list[Rev]) -> Iterator[bytes]:
+        """The responses that tell ``found``; several if the watcher takes fragments."""
+        head = self.head + (b"\x10" + varint(watcher.id) if watcher.id else b"")
+        events = [self.event(rev, watcher.prev_kv) for rev in found]
+        if not watcher.fragment:
+            yield head + b"".join(events)
+            return
+        for body, more in fragments(events):
+            yield head + (b"\x38\x01" if more else b"") + body
 
 
 def event(rev: Rev, prev: Rev | None = None) -> bytes:
