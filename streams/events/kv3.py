@@ -277,6 +277,14 @@ class RoleRevoke(Data, frozen=True):
     auth: int = 0
 
 
+@event("kv.v3.downgrade.v1", "kv", command=True)
+class Downgrade(Data, frozen=True):
+    """Maintenance.Downgrade: the cluster is to get this version; empty: it isn't any more."""
+
+    version: str = ""
+    auth: int = 0
+
+
 @event("kv.v3.import_begun.v1", "kv", command=True)
 class ImportBegin(Data, frozen=True):
     """A whole store is to come in ``parts`` records; nothing of it is there before its end. Drops an older one.

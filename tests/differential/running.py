@@ -44,7 +44,7 @@ class Pairs:
         self.crashes: list[str] = []
         self._folder, self._older = folder, older
         self._watched = 0.0
-        self._strayed = False
+        self._strayed = self._downgraded = False
         self._stack: contextlib.ExitStack | None = None
         self._servers: list[Server] = []
         self._runs = itertools.count()
@@ -58,7 +58,7 @@ class Pairs:
         self._pool.shutdown()
 
     def _start(self) -> None:
-        self._strayed = False
+        self._strayed = self._downgraded = False
         folder = self._folder / str(next(self._runs))
         folder.mkdir()
         self._stack = contextlib.ExitStack()
@@ -126,9 +126,12 @@ class Pairs:
         everything = pb.DeleteRangeRequest(key=b"\0", range_end=b"\0")
         self._all(lambda c: c.call("DeleteRange", everything))
         for server in self._servers:
+            if self._downgraded:
+                server.clients[0].call("Downgrade", pb.DowngradeRequest(action=pb.DowngradeRequest.CANCEL))
             listed = server.clients[0].call("LeaseLeases", pb.LeaseLeasesRequest())
             for lease in listed.get("leases", []):
                 server.clients[0].call("LeaseRevoke", pb.LeaseRevokeRequest(ID=int(lease["ID"])))
+        self._downgraded = False
         put = pb.PutRequest(key=b"a", value=b"first")
         answers = self._all(lambda c: c.call("Put", put))
         self._compare("the first put", answers)
@@ -160,6 +163,7 @@ class Pairs:
             if hasattr(part, "ListFields"):
                 _count_fields(_asked(name, parts, base) if part is parts[0] else part, self.fields)
         ask = _ASKS[name](parts, base)
+        self._downgraded |= name == "Downgrade"
         if name == "WatchCreate":
             self._watched = time.monotonic()
         elif name in ("Compact", "WatchCancel"):
@@ -292,6 +296,14 @@ def _grant_any(client: Client, ttl: int) -> Plain:
     return answer
 
 
+def _downgrade(client: Client, action: Any, version: str) -> Plain:
+    """With what Status tells of it; each cluster has another version."""
+    request = pb.DowngradeRequest(action=action, version=version.replace("LOWER", client.lower))
+    answer = client.call("Downgrade", request)
+    info = client.call("Status", pb.StatusRequest()).get("downgradeInfo", {})
+    return {**answer, "told": {**info, "targetVersion": info.get("targetVersion") == f"{client.lower}.0"}}
+
+
 def _watch(client: Client, request: pb.WatchCreateRequest) -> Plain:
     client.watches().create(request)
     return {}
@@ -327,6 +339,7 @@ _ASKS: dict[str, Callable[[Any, int], Callable[[Client], Plain]]] = {
     "WatchCancel": lambda parts, base: lambda client: _cancel(client, parts[0]),
     "Alarm": lambda parts, base: lambda client: client.call("Alarm", pb.AlarmRequest(alarm=parts[0])),
     "MoveLeader": lambda parts, base: lambda client: client.call("MoveLeader", pb.MoveLeaderRequest(targetID=parts[0])),
+    "Downgrade": lambda parts, base: lambda client: _downgrade(client, *parts),
     "Defragment": lambda parts, base: lambda client: client.call("Defragment", pb.DefragmentRequest()),
 }
 

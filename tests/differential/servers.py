@@ -25,6 +25,7 @@ UNAVAILABLE = 14
 BCRYPT_COST = 4
 CACHE = Path(os.environ.get("CORELOG_CACHE", Path.home() / ".cache" / "corelog")) / "etcd"
 NEWEST, OLDER = "etcd-3.7", "etcd-3.5.1"
+LOWER = {NEWEST: "3.6", OLDER: "3.4"}
 _OPTIONS = [("grpc.max_send_message_length", 8 << 20), ("grpc.max_receive_message_length", 64 << 20)]
 _SERVICES = {
     method.name: (f"/{service.full_name}/{method.name}", method.input_type.full_name, method.output_type.full_name)
@@ -56,6 +57,8 @@ class Client:
         self._calls: dict[str, Any] = {}
         self._metadata: list[tuple[str, str]] = []
         self.watch: WatchStream | None = None
+        #: the version that the server's cluster may be made
+        self.lower = "3.4"
 
     def token(self, token: str) -> None:
         self._metadata = [("token", token)] if token else []
@@ -197,6 +200,8 @@ def real(name: str, folder: Path) -> Iterator[Server]:
         [program(name), *flags], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     server = Server(name, f"127.0.0.1:{client}")
+    for one in server.clients:
+        one.lower = LOWER[name]
     try:
         _wait(server)
         yield server

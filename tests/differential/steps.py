@@ -147,6 +147,11 @@ steps = st.one_of(
     step("WatchCancel", st.sampled_from([0, 1, 2, 7, 99])),
     step("Alarm", st.integers(0, 2)),
     step("MoveLeader", st.just(1)),
+    step(
+        "Downgrade",
+        st.integers(0, 2),
+        st.sampled_from(["LOWER", "LOWER", "LOWER.9", "LOWER.0-x", "x", "", "2.9", "9.0"]),
+    ),
     step("Defragment"),
 )
 # -- users and roles ------------------------------------------------------------------------------------------

@@ -46,7 +46,8 @@ class Maintenance:
         response.version, response.storageVersion = VERSION, CLUSTER_VERSION
         response.dbSize = response.dbSizeInUse = rpc.revs.size
         response.dbSizeQuota = rpc.quota_bytes
-        response.downgradeInfo.SetInParent()
+        response.downgradeInfo.enabled = bool(rpc.fold.v3.downgrade)
+        response.downgradeInfo.targetVersion = rpc.fold.v3.downgrade
         response.leader = rpc.member(election.holder)
         response.isLearner = rpc.learner
         response.raftIndex = response.raftAppliedIndex = offset

@@ -42,6 +42,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     revs: list[Row] = []
     auth: Kept | None = None
     staged: imports.Staged | None = None
+    downgrade: str = ""
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -58,6 +59,8 @@ class Store:
         self.alarms: dict[tuple[int, int], None] = {}
         self.auth = Auth()
         self.staged: imports.Staged | None = None
+        #: the version that the cluster is to get
+        self.downgrade = ""
 
     def evolve(self, event: Event, offset: int) -> Outcome:
         """Apply an event of this family, from the record at ``offset``."""
@@ -98,6 +101,11 @@ class Store:
                 return None
             case says.Alarm():
                 return self._alarm(data)
+            case says.Downgrade():
+                if data.version and self.downgrade:
+                    raise errors.DOWNGRADE_IN_PROCESS
+                self.downgrade = data.version
+                return None
             case says.ImportBegin() | says.ImportPart() | says.ImportEnd():
                 return imports.change(self, data)
             case _:
@@ -165,7 +173,7 @@ class Store:
     def empty(self) -> bool:
         """Nothing ever happened to its keys, leases, alarms and users."""
         revs = self.revs.revision == 1 and self.revs.compacted < 0
-        return revs and not self.leases.by_id and not self.alarms and self.auth.untouched
+        return revs and not (self.leases.by_id or self.alarms or self.downgrade) and self.auth.untouched
 
     def encode(self) -> Iterator[bytes]:
         """Lines of JSON, each beginning with :data:`LINE`; none of a store that nothing happened to."""
@@ -173,7 +181,8 @@ class Store:
             return
         revs = self.revs
         leases = [(one.id, one.ttl_s, one.renewed, one.left_ms) for one in self.leases.by_id.values()]
-        yield _encoded(_Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode()))
+        auth, alarms = self.auth.encode(), list(self.alarms)
+        yield _encoded(_Line(1, revs.revision, revs.compacted, leases, alarms, auth=auth, downgrade=self.downgrade))
         rows: list[Row] = []
         size = 0
         if (staged := self.staged) is not None:
@@ -200,6 +209,7 @@ class Store:
                 self.leases.by_id = {one[0]: Lease(*one, {}) for one in row.leases}
                 self.alarms = dict.fromkeys(row.alarms)
                 self.auth.restore(row.auth)
+                self.downgrade = row.downgrade
             if row.staged is not None:
                 self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts, v2=row.staged.v2)
                 self.staged.lines |= row.staged.lines
