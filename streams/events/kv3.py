@@ -159,11 +159,12 @@ class LeasesCounted(Data, frozen=True):
 @event("kv.v3.alarm.v1", "kv", command=True)
 class Alarm(Data, frozen=True):
     """Raises (or with ``on`` False ends) an alarm. ``kind``: 1 NOSPACE, 2 CORRUPT; ``member``: a machine's etcd id,
-    0 with ``on`` False for all members' alarms."""
+    0 with ``on`` False for all members' alarms, unless it is meant ``exact``, as etcd does."""
 
     kind: int
     member: int = 0
     on: bool = True
+    exact: bool = False
 
 
 class Permission(Part, frozen=True):

@@ -76,7 +76,7 @@ class Maintenance:
         elif request.action == pb.AlarmRequest.ACTIVATE and kind != pb.NONE:
             rpc.submit(call, says.Alarm(kind, request.memberID), size, done)
         elif request.action == pb.AlarmRequest.DEACTIVATE and kind != pb.NONE:
-            rpc.submit(call, says.Alarm(kind, request.memberID, on=False), size, done)
+            rpc.submit(call, says.Alarm(kind, request.memberID, on=False, exact=True), size, done)
         else:
             call.reply(answer([]).SerializeToString())
 

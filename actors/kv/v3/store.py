@@ -158,7 +158,8 @@ class Store:
         if said.on:
             self.alarms[said.kind, said.member] = None
             return [(said.kind, said.member)]
-        off = [one for one in self.alarms if one[0] == said.kind and said.member in (0, one[1])]
+        everybody = not said.member and not said.exact
+        off = [one for one in self.alarms if one[0] == said.kind and (everybody or said.member == one[1])]
         for one in off:
             del self.alarms[one]
         return off
