@@ -159,11 +159,12 @@ class LeasesCounted(Data, frozen=True):
 @event("kv.v3.alarm.v1", "kv", command=True)
 class Alarm(Data, frozen=True):
     """Raises (or with ``on`` False ends) an alarm. ``kind``: 1 NOSPACE, 2 CORRUPT; ``member``: a machine's etcd id,
-    0 with ``on`` False for all members' alarms."""
+    0 with ``on`` False for all members' alarms, unless it is meant ``exact``, as etcd does."""
 
     kind: int
     member: int = 0
     on: bool = True
+    exact: bool = False
 
 
 @event("kv.v3.policy_set.v1", "kv", command=True)
@@ -306,6 +307,14 @@ class RoleRevoke(Data, frozen=True):
     name: str
     key: Blob
     range_end: Blob = ""
+    auth: int = 0
+
+
+@event("kv.v3.downgrade.v1", "kv", command=True)
+class Downgrade(Data, frozen=True):
+    """Maintenance.Downgrade: the cluster is to get this version; empty: it isn't any more."""
+
+    version: str = ""
     auth: int = 0
 
 

@@ -23,8 +23,8 @@ FIELDS = {
 }
 #: What is left of a TTL is counted in whole seconds, and the calls aren't at the same moment.
 SECONDS = {"TTL", "ttl"}
-#: Leases that end at the same second may be listed either way.
-SETS = {"leases"}
+#: Leases that end at the same second may be listed either way; etcd keeps alarms in a map.
+SETS = {"leases", "alarms"}
 
 
 def masked(answer: Any) -> Any:

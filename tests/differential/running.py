@@ -44,7 +44,7 @@ class Pairs:
         self.crashes: list[str] = []
         self._folder, self._older = folder, older
         self._watched = 0.0
-        self._strayed = False
+        self._strayed = self._downgraded = self._alarmed = False
         self._stack: contextlib.ExitStack | None = None
         self._servers: list[Server] = []
         self._runs = itertools.count()
@@ -58,7 +58,7 @@ class Pairs:
         self._pool.shutdown()
 
     def _start(self) -> None:
-        self._strayed = False
+        self._strayed = self._downgraded = self._alarmed = False
         folder = self._folder / str(next(self._runs))
         folder.mkdir()
         self._stack = contextlib.ExitStack()
@@ -66,6 +66,8 @@ class Pairs:
         self._servers = [enter(servers.real(servers.NEWEST, folder / "newest")), enter(servers.ours(folder / "ours"))]
         if self._older:
             self._servers.append(enter(servers.real(servers.OLDER, folder / "older")))
+        for client in self._servers[1].clients:
+            client.fields = self.fields
 
     def _stop(self) -> None:
         if self._stack is not None:
@@ -123,12 +125,19 @@ class Pairs:
         if not self._without_users():
             self._stop()
             self._start()
-        everything = pb.DeleteRangeRequest(key=b"\0", range_end=b"\0")
-        self._all(lambda c: c.call("DeleteRange", everything))
         for server in self._servers:
+            if self._alarmed:
+                for kind, member in itertools.product((pb.NOSPACE, pb.CORRUPT), (0, 5)):
+                    request = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=kind, memberID=member)
+                    server.clients[0].call("Alarm", request)
+            if self._downgraded:
+                server.clients[0].call("Downgrade", pb.DowngradeRequest(action=pb.DowngradeRequest.CANCEL))
+            everything = pb.DeleteRangeRequest(key=b"\0", range_end=b"\0")
+            server.clients[0].call("DeleteRange", everything)
             listed = server.clients[0].call("LeaseLeases", pb.LeaseLeasesRequest())
             for lease in listed.get("leases", []):
                 server.clients[0].call("LeaseRevoke", pb.LeaseRevokeRequest(ID=int(lease["ID"])))
+        self._downgraded = self._alarmed = False
         put = pb.PutRequest(key=b"a", value=b"first")
         answers = self._all(lambda c: c.call("Put", put))
         self._compare("the first put", answers)
@@ -156,13 +165,12 @@ class Pairs:
     def _step(self, where: str, step: Any, base: int) -> None:
         name, client, *parts = step
         self.steps[name] += 1
-        for part in parts:
-            if hasattr(part, "ListFields"):
-                _count_fields(_asked(name, parts, base) if part is parts[0] else part, self.fields)
         ask = _ASKS[name](parts, base)
+        self._downgraded |= name == "Downgrade"
+        self._alarmed |= name == "Alarm"
         if name == "WatchCreate":
             self._watched = time.monotonic()
-        elif name in ("Compact", "WatchCancel"):
+        elif name in ("Compact", "WatchCancel", "WatchProgress"):
             # etcd may take this long to catch a watch up, and what comes first ends it untold
             time.sleep(max(0.0, self._watched + CATCH_UP_S - time.monotonic()))
         self._compare(where, self._all(ask, client))
@@ -208,14 +216,6 @@ def _told(stream: Any) -> Plain:
 
 def _shown(step: Any) -> str:
     return " ".join(str(part).replace("\n", " ") for part in step)
-
-
-def _count_fields(message: Any, into: Counter[str]) -> None:
-    for field, value in message.ListFields():
-        into[field.full_name] += 1
-        if field.message_type is not None:
-            for one in value if field.is_repeated else [value]:
-                _count_fields(one, into)
 
 
 # -- how each step asks ---------------------------------------------------------------------------------------
@@ -272,13 +272,6 @@ def _watch_request(parts: Any, base: int) -> pb.WatchCreateRequest:
     return request
 
 
-def _asked(name: str, parts: Any, base: int) -> Any:
-    """The request with its revisions."""
-    if name in ("Range", "RangeStream"):
-        return _range(parts, base)
-    return _watch_request(parts, base) if name == "WatchCreate" else parts[0]
-
-
 def _simple(name: str) -> Callable[[Any, int], Callable[[Client], Plain]]:
     return lambda parts, base: lambda client: client.call(name, parts[0])
 
@@ -290,6 +283,19 @@ def _grant_any(client: Client, ttl: int) -> Plain:
         return answer
     answer["ID"] = client.call("LeaseRevoke", pb.LeaseRevokeRequest(ID=int(answer["ID"]))).keys() == {"header"}
     return answer
+
+
+def _downgrade(client: Client, action: Any, version: str) -> Plain:
+    """With what Status tells of it; each cluster has another version."""
+    request = pb.DowngradeRequest(action=action, version=version.replace("LOWER", client.lower))
+    answer = client.call("Downgrade", request)
+    info = client.call("Status", pb.StatusRequest()).get("downgradeInfo", {})
+    return {**answer, "told": {**info, "targetVersion": info.get("targetVersion") == f"{client.lower}.0"}}
+
+
+def _members(answer: Plain) -> Plain:
+    """Names, ids and URLs are each cluster's own."""
+    return {**answer, "members": len(answer.get("members", []))}
 
 
 def _watch(client: Client, request: pb.WatchCreateRequest) -> Plain:
@@ -325,8 +331,14 @@ _ASKS: dict[str, Callable[[Any, int], Callable[[Client], Plain]]] = {
     ),
     "WatchCreate": lambda parts, base: lambda client: _watch(client, _watch_request(parts, base)),
     "WatchCancel": lambda parts, base: lambda client: _cancel(client, parts[0]),
-    "Alarm": lambda parts, base: lambda client: client.call("Alarm", pb.AlarmRequest(alarm=parts[0])),
+    "Alarm": _simple("Alarm"),
+    "WatchProgress": lambda parts, base: lambda client: client.watches().ask_progress(),
+    "MemberList": lambda parts, base: (
+        lambda client: _members(client.call("MemberList", pb.MemberListRequest(linearizable=parts[0])))
+    ),
+    "Member": lambda parts, base: lambda client: client.call(*parts),
     "MoveLeader": lambda parts, base: lambda client: client.call("MoveLeader", pb.MoveLeaderRequest(targetID=parts[0])),
+    "Downgrade": lambda parts, base: lambda client: _downgrade(client, *parts),
     "Defragment": lambda parts, base: lambda client: client.call("Defragment", pb.DefragmentRequest()),
 }
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ UNAVAILABLE = 14
 BCRYPT_COST = 4
 CACHE = Path(os.environ.get("CORELOG_CACHE", Path.home() / ".cache" / "corelog")) / "etcd"
 NEWEST, OLDER = "etcd-3.7", "etcd-3.5.1"
+LOWER = {NEWEST: "3.6", OLDER: "3.4"}
 _OPTIONS = [("grpc.max_send_message_length", 8 << 20), ("grpc.max_receive_message_length", 64 << 20)]
 _SERVICES = {
     method.name: (f"/{service.full_name}/{method.name}", method.input_type.full_name, method.output_type.full_name)
@@ -47,6 +49,14 @@ def _kind(full_name: str) -> Any:
     return getattr(pb, full_name.rpartition(".")[2])
 
 
+def count_fields(message: Any, into: Counter[str]) -> None:
+    for field, value in message.ListFields():
+        into[field.full_name] += 1
+        if field.message_type is not None:
+            for one in value if field.is_repeated else [value]:
+                count_fields(one, into)
+
+
 class Client:
     """One connection, and one watch stream when it is asked for."""
 
@@ -56,6 +66,10 @@ class Client:
         self._calls: dict[str, Any] = {}
         self._metadata: list[tuple[str, str]] = []
         self.watch: WatchStream | None = None
+        #: the version that the server's cluster may be made
+        self.lower = "3.4"
+        #: fields that were set in requests
+        self.fields: Counter[str] = Counter()
 
     def token(self, token: str) -> None:
         self._metadata = [("token", token)] if token else []
@@ -63,6 +77,7 @@ class Client:
     def call(self, name: str, request: Any) -> Plain:
         """The answer as plain data, or its status and message."""
         path, _, answer = _SERVICES[name]
+        count_fields(request, self.fields)
         if name not in self._calls:
             self._calls[name] = self._channel.unary_unary(
                 path, type(request).SerializeToString, _kind(answer).FromString
@@ -75,8 +90,10 @@ class Client:
     def keep_alive(self, lease: int) -> Plain:
         path, _, answer = _SERVICES["LeaseKeepAlive"]
         ask = self._channel.stream_stream(path, pb.LeaseKeepAliveRequest.SerializeToString, _kind(answer).FromString)
+        request = pb.LeaseKeepAliveRequest(ID=lease)
+        count_fields(request, self.fields)
         try:
-            (told,) = ask(iter([pb.LeaseKeepAliveRequest(ID=lease)]), metadata=self._metadata, timeout=10)
+            (told,) = ask(iter([request]), metadata=self._metadata, timeout=10)
             return plain(told)
         except grpc.RpcError as error:
             return {"code": error.code().value[0], "message": error.details()}
@@ -85,6 +102,7 @@ class Client:
         """The chunks, merged."""
         path, _, answer = _SERVICES["RangeStream"]
         merged = pb.RangeResponse()
+        count_fields(request, self.fields)
         ask = self._channel.unary_stream(path, pb.RangeRequest.SerializeToString, _kind(answer).FromString)
         try:
             for one in ask(request, metadata=self._metadata, timeout=10):
@@ -97,7 +115,7 @@ class Client:
         if self.watch is None:
             path, _, answer = _SERVICES["Watch"]
             ask = self._channel.stream_stream(path, pb.WatchRequest.SerializeToString, _kind(answer).FromString)
-            self.watch = WatchStream(ask, self._metadata)
+            self.watch = WatchStream(ask, self._metadata, self.fields)
         return self.watch
 
     def forget_watches(self) -> None:
@@ -113,7 +131,8 @@ class Client:
 class WatchStream:
     """What came, per watch: events as one flat list, and all that isn't an event."""
 
-    def __init__(self, ask: Any, metadata: list[tuple[str, str]]) -> None:
+    def __init__(self, ask: Any, metadata: list[tuple[str, str]], fields: Counter[str]) -> None:
+        self._fields = fields
         self.events: dict[int, list[Plain]] = {}
         self.controls: dict[int, list[Plain]] = {}
         self.progress: list[int] = []
@@ -125,6 +144,7 @@ class WatchStream:
         self._thread.start()
 
     def say(self, request: pb.WatchRequest) -> None:
+        count_fields(request, self._fields)
         self._requests.put(request)
 
     def create(self, request: pb.WatchCreateRequest) -> None:
@@ -132,6 +152,13 @@ class WatchStream:
         before = self._controls()
         self.say(pb.WatchRequest(create_request=request))
         self.until(lambda: self._controls() > before or self.ended is not None)
+
+    def ask_progress(self) -> Plain:
+        """The revision told when all watches of the stream have caught up."""
+        before = len(self.progress)
+        self.say(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        self.until(lambda: len(self.progress) > before or self.ended is not None)
+        return {"progress": self.progress[-1] if self.progress else None, "ended": self.ended}
 
     def _controls(self) -> int:
         return sum(map(len, self.controls.values()))
@@ -197,6 +224,8 @@ def real(name: str, folder: Path) -> Iterator[Server]:
         [program(name), *flags], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     server = Server(name, f"127.0.0.1:{client}")
+    for one in server.clients:
+        one.lower = LOWER[name]
     try:
         _wait(server)
         yield server
@@ -225,6 +254,14 @@ def _wait(server: Server) -> None:
             time.sleep(0.05)
         else:
             raise AssertionError(f"{server.name} doesn't answer")
+    # a new cluster of etcd's agrees on a version first
+    first = server.clients[0]
+    lower = pb.DowngradeRequest(version=first.lower)
+    for _ in range(200):
+        if "code" not in first.call("Downgrade", lower):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{server.name} has no version")
 
 
 def _free() -> int:

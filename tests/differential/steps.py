@@ -1,7 +1,9 @@
 """Random steps, as Hypothesis draws them. Revisions are told from the sequence's start, so that they hit something."""
 
+import base64
 from typing import Any
 
+import bcrypt
 from hypothesis import strategies as st
 
 from actors.kv.proto import auth_pb2 as auth
@@ -145,23 +147,65 @@ steps = st.one_of(
     step("WatchCreate", watch, back),
     step("WatchCreate", watch, back),
     step("WatchCancel", st.sampled_from([0, 1, 2, 7, 99])),
-    step("Alarm", st.integers(0, 2)),
+    step("Alarm", st.builds(pb.AlarmRequest, alarm=st.integers(0, 2), memberID=st.sampled_from([0, 5]))),
+    step("MemberList", st.booleans()),
+    step("WatchProgress"),
     step("MoveLeader", st.just(1)),
+    step(
+        "Downgrade",
+        st.integers(0, 2),
+        st.sampled_from(["LOWER", "LOWER", "LOWER.9", "LOWER.0-x", "x", "", "2.9", "9.0"]),
+    ),
     step("Defragment"),
+)
+
+#: Changes of the members that can't be: one that could would need a second server.
+members = st.one_of(
+    step("Member", st.just("MemberRemove"), st.just(pb.MemberRemoveRequest(ID=99))),
+    step("Member", st.just("MemberPromote"), st.just(pb.MemberPromoteRequest(ID=99))),
+    step("Member", st.just("MemberUpdate"), st.just(pb.MemberUpdateRequest(ID=99, peerURLs=["http://127.0.0.1:9"]))),
+    step(
+        "Member",
+        st.just("MemberAdd"),
+        st.builds(pb.MemberAddRequest, peerURLs=st.sampled_from([[], ["nonsense"]]), isLearner=st.booleans()),
+    ),
+)
+#: Full, or broken: what is refused then. Rare, for little else is met.
+alarms = st.builds(
+    pb.AlarmRequest, action=st.integers(1, 2), alarm=st.sampled_from([1, 1, 2]), memberID=st.sampled_from([5, 5, 0])
 )
 # -- users and roles ------------------------------------------------------------------------------------------
 
 user = st.sampled_from(["root", "alice", "bob", "nobody", ""])
 role = st.sampled_from(["root", "r", "s", "none", ""])
 password = st.sampled_from(["pw", "pw", "other"])
+#: Of "pw".
+HASHED = base64.b64encode(bcrypt.hashpw(b"pw", bcrypt.gensalt(4))).decode()
+#: Without a password, or with one that is hashed already.
+odd_users = st.builds(
+    pb.AuthUserAddRequest,
+    name=user,
+    password=st.sampled_from(["", "pw"]),
+    hashedPassword=st.sampled_from(["", HASHED]),
+    options=st.builds(auth.UserAddOptions, no_password=st.booleans()),
+)
 permission = st.builds(auth.Permission, permType=st.integers(0, 2), key=key, range_end=end)
 auth_steps = st.one_of(
     step("Authenticate", user, password),
     step("Authenticate", st.sampled_from(["root", "alice", "alice"]), st.just("pw")),
     step("Forget"),
     step("UserAdd", st.builds(pb.AuthUserAddRequest, name=user, password=password)),
+    step("UserAdd", odd_users),
     step("UserDelete", st.builds(pb.AuthUserDeleteRequest, name=user)),
-    step("UserChangePassword", st.builds(pb.AuthUserChangePasswordRequest, name=user, password=password)),
+    step(
+        "UserChangePassword",
+        st.builds(
+            pb.AuthUserChangePasswordRequest,
+            name=user,
+            password=password,
+            hashedPassword=st.sampled_from(["", "", "", HASHED]),
+        ),
+    ),
     step("UserGrantRole", st.builds(pb.AuthUserGrantRoleRequest, user=user, role=role)),
     step("UserRevokeRole", st.builds(pb.AuthUserRevokeRoleRequest, name=user, role=role)),
     step("UserGet", st.builds(pb.AuthUserGetRequest, name=user)),
@@ -184,6 +228,8 @@ auth_steps = st.one_of(
     step("AuthDisable", st.just(pb.AuthDisableRequest())),
 )
 rare_steps = st.one_of(
+    step("Alarm", alarms),
+    members,
     step("Txn", many_operations()),
     step("Put", st.builds(pb.PutRequest, key=some_key, value=st.sampled_from([bytes(1_572_864), bytes(2_200_000)]))),
     step("Txn", st.just(pb.TxnRequest())),

@@ -46,7 +46,8 @@ class Maintenance:
         response.version, response.storageVersion = VERSION, CLUSTER_VERSION
         response.dbSize = response.dbSizeInUse = rpc.revs.size
         response.dbSizeQuota = rpc.quota_bytes
-        response.downgradeInfo.SetInParent()
+        response.downgradeInfo.enabled = bool(rpc.fold.v3.downgrade)
+        response.downgradeInfo.targetVersion = rpc.fold.v3.downgrade
         response.leader = rpc.member(election.holder)
         response.isLearner = rpc.learner
         response.raftIndex = response.raftAppliedIndex = offset
@@ -75,7 +76,7 @@ class Maintenance:
         elif request.action == pb.AlarmRequest.ACTIVATE and kind != pb.NONE:
             rpc.submit(call, says.Alarm(kind, request.memberID), size, done)
         elif request.action == pb.AlarmRequest.DEACTIVATE and kind != pb.NONE:
-            rpc.submit(call, says.Alarm(kind, request.memberID, on=False), size, done)
+            rpc.submit(call, says.Alarm(kind, request.memberID, on=False, exact=True), size, done)
         else:
             call.reply(answer([]).SerializeToString())
 

@@ -25,6 +25,9 @@ class Members:
             yield Method(here + name, asked, told, self._change(event, told))
 
     def list(self, call: Call, request: pb.MemberListRequest, _size: int) -> None:
+        # as 3.7: any user may, nobody may not
+        if not call.connection.trusted:
+            self._rpc.check_user(call)
         # this service's headers have no revision
         self._rpc.read(call, not request.linearizable, lambda: self._listed(pb.MemberListResponse()))
 

@@ -6,6 +6,7 @@ from itertools import chain
 
 from actors.kv.commands import Commands, Reads
 from actors.kv.http2.request import Methods
+from actors.kv.rpc.downgrade import Downgrades
 from actors.kv.rpc.keys import Keys
 from actors.kv.rpc.leases import Clocks, Leases
 from actors.kv.rpc.maintenance import Maintenance
@@ -48,6 +49,7 @@ class V3:
             watches,
             Leases(rpc, clocks),
             Maintenance(rpc),
+            Downgrades(rpc),
             Members(rpc),
             Snapshots(rpc),
             Users(rpc),

@@ -301,7 +301,7 @@ def check_event(auth: Auth, leases: Leases, data: Any, principal: str) -> None:
     if type(data) is says.AuthToken:
         return
     user = principal.removeprefix(USER) if principal.startswith(USER) else ""
-    if type(data) in CHANGES or type(data) is says.Compact:
+    if type(data) in CHANGES or type(data) in (says.Compact, says.Downgrade):
         auth.check_root(user)
         return
     for key, end, kind in needs(leases, data):

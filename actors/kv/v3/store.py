@@ -47,6 +47,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     restoring: restores.Staged | None = None
     policies: list[policing.Limits] = []
     floors: list[tuple[Blob, int]] = []
+    downgrade: str = ""
 
 
 _lines = msgspec.json.Decoder(_Line)
@@ -64,6 +65,8 @@ class Store:
         self.auth = Auth()
         self.staged: imports.Staged | None = None
         self.restoring: restores.Staged | None = None
+        #: the version that the cluster is to get
+        self.downgrade = ""
 
     def evolve(self, event: Event, offset: int) -> Outcome:
         """Apply an event of this family, from the record at ``offset``."""
@@ -105,6 +108,11 @@ class Store:
                 return None
             case says.Alarm():
                 return self._alarm(data)
+            case says.Downgrade():
+                if data.version and self.downgrade:
+                    raise errors.DOWNGRADE_IN_PROCESS
+                self.downgrade = data.version
+                return None
             case says.ImportBegin() | says.ImportPart() | says.ImportEnd():
                 return imports.change(self, data)
             case says.RestoreBegin() | says.RestorePart() | says.RestoreEnd():
@@ -165,7 +173,8 @@ class Store:
         if said.on:
             self.alarms[said.kind, said.member] = None
             return [(said.kind, said.member)]
-        off = [one for one in self.alarms if one[0] == said.kind and said.member in (0, one[1])]
+        everybody = not said.member and not said.exact
+        off = [one for one in self.alarms if one[0] == said.kind and (everybody or said.member == one[1])]
         for one in off:
             del self.alarms[one]
         return off
@@ -180,7 +189,7 @@ class Store:
     def empty(self) -> bool:
         """Nothing ever happened to its keys, leases, alarms and users."""
         revs = self.revs.revision == 1 and self.revs.compacted < 0
-        return revs and not self.leases.by_id and not self.alarms and self.auth.untouched
+        return revs and not (self.leases.by_id or self.alarms or self.downgrade) and self.auth.untouched
 
     def encode(self) -> Iterator[bytes]:
         """Lines of JSON, each beginning with :data:`LINE`; none of a store that nothing happened to."""
@@ -189,6 +198,7 @@ class Store:
         revs = self.revs
         leases = [(one.id, one.ttl_s, one.renewed, one.left_ms) for one in self.leases.by_id.values()]
         head = _Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode())
+        head.downgrade = self.downgrade
         head.policies = policing.encoded(revs.policies)
         head.floors = [(blob(prefix), floor) for prefix, floor in revs.floors or ()]
         yield _encoded(head)
@@ -223,6 +233,7 @@ class Store:
                 self.auth.restore(row.auth)
                 if row.floors:
                     revs.floors = Floors({unblob(prefix): floor for prefix, floor in row.floors})
+                self.downgrade = row.downgrade
             if row.staged is not None:
                 self.staged = self.staged or imports.Staged(row.staged.id, row.staged.parts, v2=row.staged.v2)
                 self.staged.lines |= row.staged.lines
