@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-acceptance test-all bench bench-kv lint format lock clean
+.PHONY: run test test-native test-acceptance test-all native native-clean bench bench-kv lint format lock clean
 .DEFAULT_GOAL := run
 
 $(STAMP): pyproject.toml requirements.lock
@@ -21,6 +21,17 @@ run: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance"
 
+# The hot modules compiled, beside their sources; `make native-clean` goes back to the interpreted form.
+native: $(STAMP)
+	@command -v cc >/dev/null || { echo "make native: no C compiler here (Debian: gcc)" >&2; exit 2; }
+	$(BIN)/python deploy/native/build.py
+
+native-clean: $(STAMP)
+	$(BIN)/python deploy/native/build.py --clean
+
+test-native: native
+	CORELOG_NATIVE=yes $(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance" tests/actors/kv
+
 test-acceptance: $(STAMP)
 	$(BIN)/pytest -m acceptance tests/acceptance
 
@@ -31,7 +42,9 @@ test-all: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench
 
+# Compiled where a compiler is there. The form that runs is left as it was built.
 bench-kv: $(STAMP)
+	@command -v cc >/dev/null && $(BIN)/python deploy/native/build.py || echo "make bench-kv: no C compiler, so the interpreted form is measured" >&2
 	$(BIN)/python -m bench.kv3
 
 lint: $(STAMP)

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from actors.coordination.membership import id_of
 from actors.kv import policing
 from actors.kv.commands import Commands
+from actors.kv.native import is_native
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.rpc.service import QUOTA_BYTES, Method
 from actors.kv.rpc.v3 import V3
@@ -57,6 +58,7 @@ class Metrics:
         yield from policing.metrics(self._fold.v3.revs, self._v3.rates)
 
     def _server(self) -> Iterator[Metric]:
+        yield _gauge("corelog_native", "Whether the compiled form of the hot modules runs (make native).", is_native())
         election, replica = self._fold.cluster.election, self._shell.host.replica
         mine = self._setting.machine
         holder = election.holder if self._shell.host.live else ""

@@ -280,7 +280,7 @@ class Front(asyncio.Protocol):
     def close(self) -> None:
         self._transport.abort()
 
-    def _become(self, protocol: asyncio.Protocol) -> None:
+    def _become(self, protocol: Http1 | Http2) -> None:
         self._port.over(self)
         transport, data = self._transport, self._bytes
         transport.set_protocol(protocol)

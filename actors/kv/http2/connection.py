@@ -27,8 +27,11 @@ LINGER_S = 1.0
 _log = structlog.get_logger(actor="kv")
 
 
-class Http2(Receiving, asyncio.Protocol):
-    """``open_ones`` has the open connections. Gets the bytes from the connection's preface on."""
+class Http2(Receiving):
+    """``open_ones`` has the open connections. Gets the bytes from the connection's preface on.
+
+    An :class:`asyncio.Protocol` by its methods alone: compiled, a class that inherits interpreted ones is slow.
+    """
 
     def __init__(
         self,
