@@ -67,24 +67,31 @@ class Telling:
     def made(self, batch: Sequence[Applied]) -> Iterator[Made]:
         """Call once for each record, after it was applied whole; iterate to the end."""
         for applied in batch:
-            if applied.record.stream != "kv" or not isinstance(applied.outcome, Accepted):
+            outcome, data = applied.outcome, applied.event.data
+            if not isinstance(outcome, Accepted) or isinstance(outcome, AcceptedBefore):
                 continue
-            data = applied.event.data
-            if data.__module__ != says.__name__ or isinstance(applied.outcome, AcceptedBefore):
+            if data.__module__ != says.__name__:
                 continue
             if isinstance(data, says.LeaseGrant):
                 self._grants[data.id] = Grant(applied.event.principal, applied.position)
-            elif (revision := _revision(applied.outcome.result)) > self._known:
+            elif (revision := _revision(outcome.result)) > self._known:
                 yield from self._told(applied, revision)
 
     def _told(self, applied: Applied, upto: int) -> Iterator[Made]:
         begin, self._known = self._known + 1, upto
+        result = applied.outcome.result if isinstance(applied.outcome, Accepted) else None
+        if isinstance(result, Result) and isinstance(result.value, Rev):
+            yield self._one(applied, result.value)  # a put: there is nothing else, and it needn't be looked for
+            return
         for rev in self._revs.since(begin):
             if rev.mod > upto:
                 return
-            before = rev.prev if rev.prev is not None and rev.prev.version else None
-            lease = _lease(applied.event.data, rev)
-            yield Made(rev, before, _action(applied.event.data, rev), lease, self._grants.get(lease), applied)
+            yield self._one(applied, rev)
+
+    def _one(self, applied: Applied, rev: Rev) -> Made:
+        before = rev.prev if rev.prev is not None and rev.prev.version else None
+        lease = _lease(applied.event.data, rev)
+        return Made(rev, before, _action(applied.event.data, rev), lease, self._grants.get(lease), applied)
 
 
 def _revision(result: Any) -> int:
@@ -103,6 +110,8 @@ def _lease(data: Any, rev: Rev) -> int:
 def _action(data: Any, rev: Rev) -> str:
     verb = "put" if rev.version else "delete"
     match data:
+        case says.Put() | says.Delete():
+            return verb
         case says.LeaseExpired():
             return "lease expired"
         case says.LeaseRevoke():

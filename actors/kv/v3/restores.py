@@ -32,7 +32,7 @@ class Staged(msgspec.Struct, omit_defaults=True):
 
 def change(store: "Store", data: says.RestoreBegin | says.RestorePart | says.RestoreEnd) -> Outcome | None:
     """Take a step; None: keys were changed. What is refused changes nothing but a restore that can't end any more,
-    which is dropped."""
+    which is dropped. Raises V3Error where a policy has no room for it."""
     match data:
         case says.RestoreBegin():
             return _begin(store, data)
@@ -81,6 +81,8 @@ def _end(store: "Store", data: says.RestoreEnd) -> Outcome | None:
     store.restoring = None
     if (refused := _outdated(store.revs, staged.begun)) is not None:
         return refused
+    if store.revs.policies is not None:
+        store.revs.policies.check_txn(store.revs, _ops(staged))
     writing = txn.Writing(store.revs, store.leases)
     for number in range(staged.begun.parts):
         part = staged.parts[number]
@@ -92,14 +94,21 @@ def _end(store: "Store", data: says.RestoreEnd) -> Outcome | None:
     return None
 
 
+def _ops(staged: Staged) -> Iterator[says.Op]:
+    """What it does, as a transaction has it."""
+    for part in staged.parts.values():
+        yield from (says.OpDelete(key) for key in part.deletes)
+        yield from (says.OpPut(key, value) for key, value in part.puts)
+
+
 def _outdated(revs: Revs, begun: says.RestoreBegin) -> Rejected | None:
-    """Whether what it was made of is no more so. Goes by the history above the compaction alone: that is alike on all
+    """Whether what it was made of is no more so. Goes by the history above the compactions alone: that is alike on all
     replicas, however far each has swept."""
     if not begun.base:
         return None
-    if begun.base < revs.compacted:
-        return Rejected("v3-restore.compacted", f"revision {begun.base} was compacted meanwhile; restore again")
     ranges = [(unblob(one.key), unblob(one.end)) for one in begun.ranges]
+    if begun.base < max((revs.limit(start, end) for start, end in ranges), default=revs.compacted):
+        return Rejected("v3-restore.compacted", f"revision {begun.base} was compacted meanwhile; restore again")
     for rev in revs.since(begun.base + 1):
         if any(within(rev.key, start, end) for start, end in ranges):
             key = rev.key.decode("utf-8", "backslashreplace")

@@ -6,8 +6,9 @@ in the order they were made, which is what watches, hashes and snapshots read.
 """
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 from sortedcontainers import SortedList
@@ -215,10 +216,10 @@ class Revs:
 
     def since(self, revision: int) -> Iterator[Rev]:
         """All that was made at and after a main revision, in order. Below the compaction: what is left."""
-        for index in range(self._segment(revision), len(self.segments)):
-            for rev in self.segments[index].revs:
-                if rev.mod >= revision:
-                    yield rev
+        first = self._segment(revision)
+        before = bisect_left(self.segments[first].revs, revision, key=_mod)
+        for index in range(first, len(self.segments)):
+            yield from islice(self.segments[index].revs, before if index == first else 0, None)
 
     def _segment(self, revision: int) -> int:
         """Index of the segment in which ``revision`` is or would be."""
@@ -321,6 +322,10 @@ class Revs:
 
 def _first(segment: Segment) -> int:
     return segment.first
+
+
+def _mod(rev: Rev) -> int:
+    return rev.mod
 
 
 def _merged(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[bytes]:

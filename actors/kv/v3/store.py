@@ -256,12 +256,12 @@ class Store:
 
 
 def head(line: bytes) -> tuple[int, int]:
-    """Revision and compaction that the first line of a snapshot of the store tells; (1, -1) of a store that nothing
-    happened to. Raises ValueError."""
+    """Revision, and the compaction that reached furthest, that the first line of a snapshot of the store tells;
+    (1, -1) of a store that nothing happened to. Raises ValueError."""
     if not line.startswith(LINE):
         return 1, -1
     row = _lines.decode(line)
-    return row.revision, row.compacted
+    return row.revision, max([row.compacted, *(floor for _, floor in row.floors)])
 
 
 def _adds(data: Any) -> bool:

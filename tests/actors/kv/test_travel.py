@@ -102,7 +102,11 @@ LEASES = st.one_of(
     st.builds(says.LeaseRevoke, IDS),
     st.builds(says.LeaseExpired, IDS, st.integers(2, 8)),
 )
-COMPACTS = st.builds(says.Compact, st.integers(1, 25))
+COMPACTS = st.one_of(
+    st.builds(says.Compact, st.integers(1, 25)),
+    st.just(says.PolicySet("a", keep_bytes=10**6)),
+    st.builds(says.PrefixCompact, st.just("a"), st.integers(1, 25)),
+)
 RECORDS = st.lists(
     st.lists(st.one_of(PUTS, PUTS, DELETES, TXNS, LEASES, COMPACTS), min_size=1, max_size=5), min_size=1, max_size=10
 )
@@ -300,6 +304,31 @@ async def test_a_compaction_drops_what_has_begun() -> None:
     (applied,) = replica.apply(history.writer.entry(events[0]))
     assert isinstance(applied.outcome, Rejected)
     assert applied.outcome.code == "v3-restore.compacted"
+
+
+async def test_compactions_of_a_prefix_count_where_it_is_touched() -> None:
+    policy, floor = says.PolicySet("a", keep_bytes=10**6), says.PrefixCompact("a", 5)
+    history, replica, events = await after(policy, says.Put("b", "y"), floor)
+    (applied,) = replica.apply(history.writer.entry(events[0]))
+    assert isinstance(applied.outcome, Rejected)
+    assert applied.outcome.code == "v3-restore.compacted"
+    # of other keys' history nothing is gone
+    elsewhere = says.RestoreBegin("i", 1, base=4, ranges=[says.Range("c", "d")])
+    (applied,) = replica.apply(history.writer.entry(say(elsewhere)))
+    assert isinstance(applied.outcome, Accepted)
+
+
+async def test_quotas_of_prefixes_hold_for_a_restore_too() -> None:
+    history, replica, events = await after(says.PolicySet("a/", max_bytes=1))
+    outcomes = [replica.apply(history.writer.entry(event))[0].outcome for event in events]
+    assert isinstance(outcomes[2], Accepted), "old is as long as new: it gets no larger"
+    history, replica, _ = await after(says.PolicySet("a/", max_bytes=1))
+    part = says.RestorePart("i", 0, [("a/1", "much longer")])
+    steps = (says.RestoreBegin("i", 1, base=4), part, says.RestoreEnd("i"))
+    outcomes = [replica.apply(history.writer.entry(say(one)))[0].outcome for one in steps]
+    assert isinstance(outcomes[2], Rejected)
+    assert "may have 1 bytes" in outcomes[2].message
+    assert replica.fold.v3.revs.newest[b"a/1"].value == b"new"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
