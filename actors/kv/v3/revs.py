@@ -252,16 +252,16 @@ class Revs:
         for rev in segment.revs:
             if floors is not None:
                 limit = max(compacted, floors.of(rev.key))
-            if rev.mod > limit or self._lives(rev, limit):
+            if rev.mod > limit:
                 kept.append(rev)
-        for rev in segment.revs:
-            if floors is not None:
-                limit = max(compacted, floors.of(rev.key))
-            if rev.mod <= limit:
-                rev.prev = None
-                if not rev.version and rev.mod < limit and self.newest.get(rev.key) is rev:
-                    del self.newest[rev.key]
-                    self.dead.remove(rev.key)
+                continue
+            if self._lives(rev, limit):
+                kept.append(rev)
+            # no look at another revision goes on below its limit: the link may go at once
+            rev.prev = None
+            if not rev.version and rev.mod < limit and self.newest.get(rev.key) is rev:
+                del self.newest[rev.key]
+                self.dead.remove(rev.key)
         segment.revs = kept
         if segment is self.segments[-1]:
             self._at += 1  # changes go on being taken into it while sweeping pauses

@@ -155,6 +155,7 @@ def test_how_a_prefix_is_shown() -> None:
 name = st.text(alphabet="ab/", max_size=4).map(str.encode) | st.sampled_from([b"\xff", b"\xff\xff", b"a\xff"])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(name, st.integers(1, 20), max_size=5), name.filter(bool), name)
 def test_floors_are_found_as_by_looking_at_each(floors: dict[bytes, int], key: bytes, end: bytes) -> None:
     made = Floors(floors)
@@ -169,6 +170,7 @@ def test_floors_are_found_as_by_looking_at_each(floors: dict[bytes, int], key: b
             assert made.over(key, stop) == max(met, default=-1)
 
 
+@settings(deadline=None)
 @given(name, st.binary(max_size=4))
 def test_behind_a_prefix(prefix: bytes, other: bytes) -> None:
     stop = behind(prefix)
@@ -312,6 +314,7 @@ def test_what_is_counted_and_read_is_what_happened(changes: list[tuple[Any, int]
         revs.SEGMENT = size
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 400))
 def test_the_surplus_is_the_least_that_leaves_room(sizes: list[int], keep: int) -> None:
     store = Store()
