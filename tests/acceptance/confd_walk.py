@@ -101,7 +101,7 @@ class Walk:
 
     async def everywhere(self, machines: list[Machine], text: str, began_s: float = 0.0) -> float:
         """Seconds until the text is in all their files."""
-        end_s = time.monotonic() + 60
+        end_s = time.monotonic() + 180
         while not all(text in one.reads() for one in machines):
             if time.monotonic() > end_s:
                 raise AssertionError(f"{text!r} didn't come: {[(one.reads(), one.said()) for one in machines]}")
