@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.kafka]
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_files_follow_keys_on_three_machines(tmp_path: Path) -> None:
     needs.root()
     for name in ("unshare", "nsenter", "setpriv", "ip", "iptables"):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.server
 import signal
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from actors.setting import Etcd
 from node.sync import etcd, keys
 from node.sync.etcd import V3, Endpoints, Refused
 from node.sync.etcd2 import V2
@@ -18,6 +20,7 @@ from node.sync.following import Follower
 from node.sync.http import Unreachable, address
 from node.sync.keys import Range
 from tests import needs
+from tests.actors.kv.pki import Authority
 from tests.actors.kv.server import Running
 from tests.foreign import installs, servers
 from tests.node.sync.keys import ask, b64, delete, put
@@ -314,3 +317,23 @@ def test_v2_keys_are_followed_too(which: str, tmp_path: Path) -> None:
                 await it.until(lambda: it.follower.known.ranges and not it.values(b"/web/"))
 
         run(work)
+
+
+def test_over_tls_the_authority_and_the_clients_certificate_count(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    mine = ca.sign("client")
+    asked = Etcd(cert_file=cert, key_file=key, trusted_ca_file=str(ca.file), client_cert_auth=True)
+    with Running(tmp_path / "n", etcd=asked, at="https://127.0.0.1:0") as server:
+        at = [address(f"https://127.0.0.1:{server.port}")]
+        trusting = ssl.create_default_context(cafile=ca.file)
+        known = ssl.create_default_context(cafile=ca.file)
+        known.load_cert_chain(mine[0], mine[1])
+
+        async def fetched(context: ssl.SSLContext | None) -> int:
+            return (await V3(Endpoints(at, context)).fetch([Range(b"/a")]))[0]
+
+        assert asyncio.run(fetched(known)) == 1
+        for context in (None, trusting):
+            with pytest.raises(Unreachable):
+                asyncio.run(fetched(context))
