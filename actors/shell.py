@@ -17,7 +17,7 @@ import structlog
 
 from actors.host import Append, Done, Host, Now, Output, Sealed, Unresolved, Unwritten
 from streams.events.base import Event
-from streams.log.port import Handing, Log, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge, canonical
+from streams.log.port import Handing, Log, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
 from streams.records import Entry
 from streams.replay import Applied
 
@@ -244,26 +244,23 @@ class Shell:
             self._hand(self._handing, output)
 
     def _hand(self, log: Handing, append: Append) -> None:
-        raws: list[bytes] = []
-
-        def landed(result: Sequence[int] | LogError) -> None:
+        def landed(result: Sequence[Entry] | LogError) -> None:
             if self._is_over:
                 return
             try:
-                self._landed(append, raws, result)
+                self._landed(append, result)
             except Exception as error:
                 self._break(error)
 
         still = 0 < append.commands <= self._still_max and not self._reads
         self._reads = 0
         try:
-            raws += canonical(append.records)
-            log.hand(raws, landed, still)
+            log.hand(append.records, landed, still)
         except LogError as error:
             # told in a turn of its own, as what comes back from the log
             asyncio.get_running_loop().call_soon(landed, error)
 
-    def _landed(self, append: Append, raws: list[bytes], result: Sequence[int] | LogError) -> None:
+    def _landed(self, append: Append, result: Sequence[Entry] | LogError) -> None:
         if isinstance(result, LogError):
             if isinstance(result, OutcomeUnknown):
                 self.host.unknown(append, result, self.now())
@@ -272,9 +269,11 @@ class Shell:
             else:
                 raise result
         else:
-            self.host.appended(append, result, self.now())
-            self._own.update(zip(result, raws, strict=True))
-            if result[0] == self.host.replica.offset + 1 and not self.host.replica.resume:
+            replica = self.host.replica
+            for offset, raw in result:
+                if offset > replica.offset:
+                    self._own[offset] = raw
+            if replica.offset + 1 in self._own and not replica.resume:
                 self._apply_own()
         self._drain()
 

@@ -105,8 +105,9 @@ class Log(Protocol):
     async def close(self) -> None: ...
 
 
-#: Told once, on the loop's thread: the offsets of the records when all are durable, or what ``append`` would raise.
-Landed = Callable[[Sequence[int] | LogError], None]
+#: Told once, on the loop's thread: the records as they stand in the log when all are durable, or what ``append`` would
+#: raise.
+Landed = Callable[[Sequence[Entry] | LogError], None]
 
 
 @runtime_checkable
@@ -114,8 +115,8 @@ class Handing(Log, Protocol):
     """What a driver may have beside the five verbs, for replicas that apply their own records when they are durable,
     without reading them back."""
 
-    def hand(self, raws: list[bytes], landed: Landed, still: bool = False) -> None:
-        """``append_raw`` without a task, at once. Raises what is told before anything is done.
+    def hand(self, records: Sequence[Record], landed: Landed, still: bool = False) -> None:
+        """``append`` without a task, at once. Raises what is known before anything is done.
 
         ``still``: the loop may stand still until they are durable, if that is sooner; ``landed`` may then be called
         in here.

@@ -164,10 +164,10 @@ async def test_alone_no_other_thread_takes_part(node: Make) -> None:
     one = await node("a")
     commits = one.log._commits
     for turn in range(20):
-        handed = commits._under_way, commits._thread
+        handed = commits._under_way, commits._committer
         await one.put("k", str(turn))
         if commits._is_quick:
-            assert (commits._under_way, commits._thread) == handed
+            assert (commits._under_way, commits._committer) == handed
 
 
 async def test_a_read_between_puts_is_served_while_the_next_put_syncs(

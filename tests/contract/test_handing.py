@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streams.log.port import Handing, LogError, LogUnavailable
-from streams.records import Entry
+from streams.records import Entry, Record
 from tests.contract.drivers import Factory, Subject, parameters, record
 from tests.contract.test_port import WAIT_S, take
 
@@ -30,8 +30,8 @@ async def log(subject: Subject) -> AsyncIterator[Handing]:
     await opened.close()
 
 
-def raws(*numbers: int) -> list[bytes]:
-    return [record(number, text="x" * number).canonical() for number in numbers]
+def records(*numbers: int) -> list[Record]:
+    return [record(number, text="x" * number) for number in numbers]
 
 
 class Told:
@@ -41,16 +41,17 @@ class Told:
         self.entries: list[Entry] = []
         self.errors: list[LogError] = []
 
-    def hand(self, log: Handing, given: list[bytes], still: bool = False) -> "asyncio.Future[None]":
+    def hand(self, log: Handing, given: list[Record], still: bool = False) -> "asyncio.Future[None]":
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def landed(result: Sequence[int] | LogError) -> None:
+        def landed(result: Sequence[Entry] | LogError) -> None:
             assert not done.done(), "told once"
             done.set_result(None)
             if isinstance(result, LogError):
                 self.errors.append(result)
             else:
-                self.entries += [Entry(offset, raw) for offset, raw in zip(result, given, strict=True)]
+                assert [entry.raw for entry in result] == [one.canonical() for one in given]
+                self.entries += result
 
         log.hand(given, landed, still)
         return done
@@ -60,7 +61,7 @@ class Told:
 async def test_what_is_told_is_what_a_tail_gives_and_durable(subject: Subject, log: Handing, still: bool) -> None:
     told = Told()
     for number in range(1, 31):
-        await told.hand(log, raws(number, number + 1), still)
+        await told.hand(log, records(number, number + 1), still)
     assert [entry.offset for entry in told.entries] == sorted({entry.offset for entry in told.entries})
     other = await subject.open()
     assert await take(other, 0, 60) == told.entries
@@ -69,8 +70,8 @@ async def test_what_is_told_is_what_a_tail_gives_and_durable(subject: Subject, l
 
 async def test_many_under_way_are_told_in_the_order_in_which_they_were_handed(log: Handing) -> None:
     told = Told()
-    await asyncio.gather(*[told.hand(log, raws(number), still=number % 3 == 0) for number in range(1, 101)])
-    assert [entry.raw for entry in told.entries] == raws(*range(1, 101))
+    await asyncio.gather(*[told.hand(log, records(number), still=number % 3 == 0) for number in range(1, 101)])
+    assert [entry.raw for entry in told.entries] == [one.canonical() for one in records(*range(1, 101))]
     assert await take(log, 0, 100) == told.entries
 
 
@@ -79,7 +80,7 @@ async def test_appends_and_what_is_handed_stand_in_one_order(log: Handing) -> No
     for number in range(1, 20):
         appending = asyncio.ensure_future(log.append([record(100 + number)]))
         await asyncio.sleep(0)
-        await told.hand(log, raws(number), still=True)
+        await told.hand(log, records(number), still=True)
         (offset,) = await appending
         assert abs(offset - told.entries[-1].offset) == 1
 
@@ -109,7 +110,7 @@ async def test_a_tail_that_passes_over_what_its_reader_has_brings_all_the_others
             (offset,) = await other.append([record(1000 + number)])
             theirs.append(Entry(offset, record(1000 + number).canonical()))
         before = len(told.entries)
-        await told.hand(log, raws(number), still=number % 2 == 0)
+        await told.hand(log, records(number), still=number % 2 == 0)
         have.update(told.entries[before:])
     async with asyncio.timeout(WAIT_S):
         while wanted() <= told.entries[-1].offset:
@@ -129,5 +130,5 @@ async def test_what_a_closed_log_is_handed_is_refused(subject: Subject) -> None:
     await log.close()
     told = Told()
     with pytest.raises(LogUnavailable):
-        await told.hand(log, raws(1))
+        await told.hand(log, records(1))
     assert not told.entries

@@ -11,11 +11,11 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from streams.log.memory import wanted
-from streams.log.port import Landed, LogError, OutcomeUnknown
+from streams.log.port import LogError, OutcomeUnknown
 from streams.log.segments.shared import Place, SharedEnd
 from streams.log.segments.wakeups import Ringer
 from streams.log.segments.writer import Writer
@@ -24,11 +24,13 @@ from streams.log.segments.writer import Writer
 COMMIT_BYTES = 4 * 1024 * 1024
 #: Records of these streams are many, and who waits for them is in the process that writes them: the other ones are
 #: woken for them this late, so that they read dozens at once. Five processes woken by each put cost more than it.
-QUIET, QUIET_S = frozenset({"kv"}), 0.05
+QUIET, QUIET_S = frozenset({"kv"}), 0.1
 #: A commit that takes longer than this isn't done on the loop's thread, judged by the last one.
-SLOW_S = 0.005
+SLOW_S = 0.02
 
-Request = tuple[list[bytes], Landed]
+#: Told once: the offsets when all are durable, or why they aren't.
+Told = Callable[[Sequence[int] | LogError], None]
+Request = tuple[list[bytes], Told]
 
 
 class Commits:
@@ -51,22 +53,22 @@ class Commits:
         #: the last commit was of one append alone and nothing has come since: the next one needn't wait for company
         self._is_lone = False
         self._queue: queue.SimpleQueue[list[Request] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._committer: threading.Thread | None = None
         self._is_quick = True
         #: others must be woken for what was written quietly
         self._owed: asyncio.TimerHandle | None = None
         self._ringer: Ringer | None = None
 
-    def add(self, raws: list[bytes], landed: Landed) -> None:
+    def add(self, raws: list[bytes], landed: Told) -> None:
         """Commit with what others append in this turn."""
         self._pending.append((raws, landed))
-        if self._is_lone and self._thread is not None:
+        if self._is_lone and self._committer is not None:
             self.flush()
         elif len(self._pending) == 1:
             # not now but after the tasks that run in this turn: their appends share the sync
             self._loop.call_soon(self.flush)
 
-    def add_now(self, raws: list[bytes], landed: Landed, still: bool) -> None:
+    def add_now(self, raws: list[bytes], landed: Told, still: bool) -> None:
         """Commit at once; ``still``: the loop may stand still for it, and ``landed`` be called in here."""
         if still and not self._under_way and not self._pending and self._here(raws, landed):
             return
@@ -80,17 +82,17 @@ class Commits:
         pending, self._pending = self._pending, []
         self._is_lone = False
         self._under_way += len(pending)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._commit_forever, name="segments-commit", daemon=True)
-            self._thread.start()
+        if self._committer is None:
+            self._committer = threading.Thread(target=self._commit_forever, name="segments-commit", daemon=True)
+            self._committer.start()
         self._queue.put(pending)
 
     async def close(self) -> None:
         """Finish what is under way."""
         self.flush()
-        if self._thread is not None:
+        if self._committer is not None:
             self._queue.put(None)
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._committer.join)
         if self._owed is not None:
             self._ring()
         if self._ringer is not None:
@@ -98,7 +100,7 @@ class Commits:
 
     # -- on the loop's thread ---------------------------------------------------------------------------------
 
-    def _here(self, raws: list[bytes], landed: Landed) -> bool:
+    def _here(self, raws: list[bytes], landed: Told) -> bool:
         """Whether it was committed here; else nothing was done."""
         if not self._is_quick:
             return False

@@ -102,10 +102,15 @@ class SegmentsLog:
         self._commits.add(raws, landed)
         return list(await future)
 
-    def hand(self, raws: list[bytes], landed: Landed, still: bool = False) -> None:
+    def hand(self, records: Sequence[Record], landed: Landed, still: bool = False) -> None:
         """See :class:`streams.log.port.Handing`."""
         self._check()
-        self._commits.add_now(raws, landed, still)
+        raws = canonical(records)
+
+        def told(result: Sequence[int] | LogError) -> None:
+            landed(result if isinstance(result, LogError) else list(map(Entry, result, raws)))
+
+        self._commits.add_now(raws, told, still)
 
     async def tail(
         self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None

@@ -265,13 +265,13 @@ async def handed(log: SegmentsLog, number: int) -> int:
     """Hand over a record for which the loop may stand still; returns its offset."""
     done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    def landed(result: Sequence[int] | LogError) -> None:
+    def landed(result: Sequence[Entry] | LogError) -> None:
         if isinstance(result, LogError):
             done.set_exception(result)
         else:
-            done.set_result(result[0])
+            done.set_result(result[0].offset)
 
-    log.hand([raw(number)], landed, still=True)
+    log.hand([record(number, text="x" * 150)], landed, still=True)
     return await done
 
 
