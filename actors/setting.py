@@ -27,6 +27,8 @@ class Etcd(msgspec.Struct, frozen=True, kw_only=True):
     auto_tls: bool = False
     self_signed_cert_validity: int = 1
     host_whitelist: list[str] = []
+    #: sites whose pages may ask; none, where etcd lets all
+    cors: list[str] = []
     enable_grpc_gateway: bool = True
     auth_token: str = "simple"
     auth_token_ttl: int = 300

@@ -128,7 +128,7 @@ SERVING: dict[str, Flag] = {
     **_named("listen-client-http-urls listen-metrics-urls", urls),
     **_named("cert-file key-file trusted-ca-file client-crl-file", text_of),
     **_named("client-cert-auth auto-tls enable-grpc-gateway", truth),
-    **_named("client-cert-allowed-hostname cipher-suites host-whitelist", texts),
+    **_named("client-cert-allowed-hostname cipher-suites host-whitelist cors", texts),
     **_named("tls-min-version", one_of("TLS1.2", "TLS1.3")),
     **_named("tls-max-version", one_of("", "TLS1.2", "TLS1.3")),
     **_named("self-signed-cert-validity auth-token-ttl max-txn-ops max-request-bytes quota-backend-bytes", number),
@@ -168,7 +168,7 @@ _MEANINGLESS = frozenset(
     """
     backend-batch-interval backend-batch-limit backend-bbolt-freelist-type bootstrap-defrag-threshold-megabytes
     client-cert-file client-key-file compact-hash-check-time compaction-batch-limit compaction-sleep-interval
-    corrupt-check-time cors discovery-cacert discovery-cert discovery-dial-timeout discovery-endpoints
+    corrupt-check-time discovery-cacert discovery-cert discovery-dial-timeout discovery-endpoints
     discovery-keepalive-time discovery-keepalive-timeout discovery-key discovery-password
     discovery-request-timeout discovery-srv discovery-srv-name discovery-token discovery-user
     distributed-tracing-address distributed-tracing-instance-id distributed-tracing-sampling-rate

@@ -88,7 +88,7 @@ class Exchange:
         connection = self.connection
         if connection.current is not self:
             return
-        close = b"" if self.keep_alive else b"Connection: close\r\n"
+        close = connection.lines if self.keep_alive else b"Connection: close\r\n" + connection.lines
         head = b"%s%s%sDate: %s\r\nContent-Length: %d\r\n\r\n" % (
             _STATUS_LINES[status],
             headers,
@@ -106,6 +106,7 @@ class Exchange:
             return
         self.streams = True
         how = b"Transfer-Encoding: chunked\r\n" if self.keep_alive else b"Connection: close\r\n"
+        how += connection.lines
         connection.write(b"%s%s%sDate: %s\r\n\r\n" % (_STATUS_LINES[status], headers, how, date()))
 
     def send(self, piece: bytes) -> None:
@@ -130,6 +131,8 @@ class Http1(asyncio.Protocol):
         self.client_cn = ""
         #: of a verified certificate, which stands for a user of v2 (etcd's gateway of v3 doesn't look at it)
         self.user_cn = ""
+        #: header lines of every answer while the exchange at hand is served
+        self.lines = b""
         #: at a listener of --listen-metrics-urls
         self.metrics_only = False
         self.current: Exchange | None = None

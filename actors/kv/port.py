@@ -41,6 +41,11 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: Like a request line, but with no method of HTTP's and no path: somebody who means to speak HTTP/2 is told by the end
 #: of the connection.
 _NO_REQUEST = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE) )[A-Z]{3,} [A-Z]")
+_CORS = (
+    b"Access-Control-Allow-Headers: accept, content-type, authorization\r\n"
+    b"Access-Control-Allow-Methods: POST, GET, OPTIONS, PUT, DELETE\r\n"
+    b"Access-Control-Allow-Origin: %s\r\n"
+)
 BACKLOG = 1024
 SWEEP_S = 5.0
 
@@ -174,7 +179,12 @@ class Port:
             status, why = exchange.refused
             self.keys.error(exchange, V2Error(errors.INVALID_FORM, why, 0, status))
             return
-        if not _same_origin(exchange):
+        if cors := self._setting.etcd.cors:
+            exchange.connection.lines = _cors(exchange, cors)
+            if exchange.method == "OPTIONS":
+                exchange.respond(200, b"", b"")
+                return
+        if not exchange.connection.lines and not _same_origin(exchange):
             why = "a page of another site asks: Origin and Host differ"
             self.keys.error(exchange, V2Error(errors.UNAUTHORIZED, why, 0, 403))
             return
@@ -308,6 +318,14 @@ def limits(etcd: Etcd) -> Limits:
         ping_wait_s=etcd.grpc_keepalive_timeout_s or math.inf,
         client_ping_s=etcd.grpc_keepalive_min_time_s,
     )
+
+
+def _cors(exchange: Exchange, allowed: list[str]) -> bytes:
+    """What tells a browser that a page of the site that it names may ask; nothing: it may not. As etcd's ``--cors``."""
+    origin = exchange.headers.get(b"origin", b"")
+    if "*" not in allowed and origin.decode("latin-1") not in allowed:
+        return b""
+    return _CORS % (b"*" if "*" in allowed else origin)
 
 
 def _same_origin(exchange: Exchange) -> bool:
