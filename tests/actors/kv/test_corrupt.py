@@ -1,6 +1,7 @@
 """A replica that differs from the master's raises etcd's alarm CORRUPT for its member, and ends."""
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,13 @@ def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pyte
             etcd.ask("KV/Put", put, pb.PutResponse)
         assert not running.done()
         assert alarms(etcd) == []
-        for put in ops[-200:]:
-            if running.done():
-                break
-            etcd.ask("KV/Put", put, pb.PutResponse)
+        with contextlib.suppress(grpc.RpcError):  # the alarm may be on before all are put
+            for put in ops[-200:]:
+                etcd.ask("KV/Put", put, pb.PutResponse)
         with pytest.raises(Diverged, match="the master has other hashes"):
             running.result(20)
         member = int(OTHER[:16], 16)
-        until_s = time.monotonic() + 5
+        until_s = time.monotonic() + 20
         while alarms(etcd) != [(pb.CORRUPT, member)]:
             assert time.monotonic() < until_s
         # as in etcd: all members refuse
@@ -107,6 +107,6 @@ def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pyte
         anew = msgspec.structs.replace(setting, nonce="anew")
         with pytest.raises(Diverged):
             asyncio.run_coroutine_threadsafe(actor.serve(anew, Signals()), server.loop).result(20)
-        until_s = time.monotonic() + 5
+        until_s = time.monotonic() + 20
         while alarms(etcd) != [(pb.CORRUPT, member)]:
             assert time.monotonic() < until_s
