@@ -129,21 +129,30 @@ class Walk:
         await self.followed()
         await self.cut_off()
         await self.broken()
+        await until(self.reloaded, 60, "the last reloads")
         self.seen["modes"] = [oct(one.file.stat().st_mode & 0o777) for one in self.machines]
         self.seen["beside"] = [sorted(os.listdir(one.file.parent)) for one in self.machines]
         return self.seen
 
     async def followed(self) -> None:
-        took = []
+        took, whole = [], []
         for number in range(ROUNDS):
             value = f"10.0.1.{number}"
             await asyncio.sleep(0.3)
             began_s = time.monotonic()
             self.etcdctl("put", "/production/upstream/b", value)
-            took.append(await self.everywhere(self.machines, f"server b {value};", began_s))
+            answered_s = time.monotonic()
+            whole.append(await self.everywhere(self.machines, f"server b {value};", began_s))
+            took.append(began_s + whole[-1] - answered_s)
         self.seen["took_s"] = [round(one, 3) for one in took]
+        self.seen["took with etcdctl's own start and end, s"] = [round(one, 3) for one in whole]
+        await until(self.reloaded, 60, "the last reloads")
         reloads = [(one.folder / "reloads").read_text().count("reload") for one in self.machines]
         self.seen["reloads"] = reloads
+
+    def reloaded(self) -> bool:
+        """Nothing is left to be told."""
+        return all(sorted(os.listdir(one.file.parent)) == ["web.conf"] for one in self.machines)
 
     async def cut_off(self) -> None:
         last, others = self.machines[2], self.machines[:2]
