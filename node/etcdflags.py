@@ -149,6 +149,8 @@ NODE: dict[str, Flag] = {
     "discovery": Flag(text_of),
     "discovery-fallback": Flag(one_of("proxy", "exit")),
     "discovery-proxy": Flag(text_of),
+    "discovery-token": Flag(text_of),
+    "discovery-srv": Flag(text_of),
 }
 _SAME = {"experimental-watch-progress-notify-interval": "watch-progress-notify-interval"}
 #: What a log has no use for, by whether the flag takes a value.
@@ -170,7 +172,7 @@ _MEANINGLESS = frozenset(
     client-cert-file client-key-file compact-hash-check-time compaction-batch-limit compaction-sleep-interval
     corrupt-check-time discovery-cacert discovery-cert discovery-dial-timeout discovery-endpoints
     discovery-keepalive-time discovery-keepalive-timeout discovery-key discovery-password
-    discovery-request-timeout discovery-srv discovery-srv-name discovery-token discovery-user
+    discovery-request-timeout discovery-srv-name discovery-user
     distributed-tracing-address distributed-tracing-instance-id distributed-tracing-sampling-rate
     distributed-tracing-service-name downgrade-check-time election-timeout experimental-backend-bbolt-freelist-type
     experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time

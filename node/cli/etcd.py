@@ -66,6 +66,12 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
             'multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery", '
             '"discovery-endpoints" or "discovery-srv"'
         )
+    for flag in ("discovery-token", "discovery-srv"):
+        if node.get(flag) and not environ.get("CORELOG_LOG"):
+            raise etcdflags.FlagError(
+                f"--{flag} isn't asked here, and several members need one log: set CORELOG_LOG=kafka://HOST:PORT,... "
+                f"for each of them, or use --discovery"
+            )
     for flag in ("discovery", "discovery-proxy", "discovery-fallback"):
         if node.get(flag):
             flags[flag.replace("-", "_")] = node[flag]

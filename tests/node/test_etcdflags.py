@@ -141,6 +141,18 @@ def test_the_node_that_comes_of_it(tmp_path: Path) -> None:
     assert made(gather([], {}), {"CORELOG_GATEWAY_LISTEN": "127.0.0.1:1"}).gateway_listen == ["127.0.0.1:1"]
 
 
+def test_discovery_is_by_a_token_of_v2_or_needs_a_log() -> None:
+    token = "http://127.0.0.1:2379/" + "0" * 32
+    config = made(gather(["--discovery", token, "--discovery-fallback", "exit"], {}), {})
+    assert (config.discovery, config.discovery_fallback) == (token, "exit")
+    with pytest.raises(FlagError, match="multiple discovery or bootstrap flags are set"):
+        made(gather(["--discovery", token, "--initial-cluster", "a=http://127.0.0.1:1"], {}), {})
+    for flag in ("--discovery-token", "--discovery-srv"):
+        with pytest.raises(FlagError, match=f"{flag} isn't asked here"):
+            made(gather([flag, "x"], {}), {})
+        assert not made(gather([flag, "x"], {}), {"CORELOG_LOG": "kafka://127.0.0.1:9"}).alone
+
+
 def test_members_need_one_log() -> None:
     members = "a=http://127.0.0.1:1,b=http://127.0.0.1:2"
     with pytest.raises(FlagError, match="2 members, which need one log: set CORELOG_LOG"):
