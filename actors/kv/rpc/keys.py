@@ -50,7 +50,6 @@ class Keys:
 
         def answer() -> bytes | None:
             rpc, revs = self._rpc, self._rpc.revs
-            rpc.check_sound()
             rpc.check(call, query.key, query.end)
             found, header = ranged(revs, query, revs.revision), rpc.header_bytes(revs.revision)
             if large.is_large(found):
@@ -108,7 +107,6 @@ class Keys:
 
     def _looked(self, call: Call, data: says.Txn) -> txns.TxnDone:
         """A transaction that only reads, outside the log."""
-        self._rpc.check_sound()
         for key, end, kind in needs(self._rpc.leases, data):
             self._rpc.check(call, key, end, kind)
         return txns.run(txns.Writing(self._rpc.revs, self._rpc.leases), data)
@@ -134,7 +132,6 @@ class Keys:
         """What lived at the first moment, page by page as the client takes it."""
         if not local:
             await self._rpc.linearizable()
-        self._rpc.check_sound()
         self._rpc.check(call, query.key, query.end)
         drained = asyncio.Event()
         call.on_drained = drained.set

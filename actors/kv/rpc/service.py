@@ -22,7 +22,7 @@ from actors.kv.state import KvFold
 from actors.kv.v3 import errors
 from actors.kv.v3.auth import READ, TOKENS_MAX, USER, Auth
 from actors.kv.v3.errors import V3Error
-from actors.kv.v3.store import CORRUPT, NOSPACE, Result
+from actors.kv.v3.store import NOSPACE, Result
 from actors.setting import Setting
 from actors.shell import Shell
 from streams.events import kv3 as v3_says
@@ -226,11 +226,6 @@ class Rpc:
         if alarm not in self.fold.v3.alarms:
             self.commands.submit(say(v3_says.Alarm(*alarm), principal=f"machine:{self.setting.machine}"), 200, void)
         raise errors.NO_SPACE
-
-    def check_sound(self) -> None:
-        """Raises CORRUPT while that alarm is on."""
-        if self.fold.v3.alarms and any(kind == CORRUPT for kind, _ in self.fold.v3.alarms):
-            raise errors.CORRUPT
 
     # -- commands and reads -----------------------------------------------------------------------------------
 

@@ -295,14 +295,14 @@ def test_the_quota_raises_the_alarm_and_deletes_still_pass(tmp_path: Path) -> No
         etcd.put(b"b")
 
 
-def test_a_corrupt_store_serves_no_keys(tmp_path: Path) -> None:
+def test_a_corrupt_store_takes_no_commands(tmp_path: Path) -> None:
     corrupt = grpc.StatusCode.DATA_LOSS, "corrupt cluster"
     with Running(tmp_path / "n") as server, client(server) as etcd:
         etcd.put(b"a")
         on = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.CORRUPT, memberID=1)
         etcd.ask("Maintenance/Alarm", on, pb.AlarmResponse)
         refused(*corrupt, etcd.put, b"a")
-        refused(*corrupt, etcd.get, b"a")
+        etcd.get(b"a")  # etcd answers reads all the same
         off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.CORRUPT, memberID=1)
         etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
         assert etcd.get(b"a").count == 1
