@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -12,7 +12,7 @@ from streams.log.kafka.messages import HOLE, parts_of
 from streams.log.kafka.options import Address, Options, for_admin, for_consumer, parse_address, parse_options
 from streams.log.kafka.reader import ASK_TIMEOUT_S, Reader, watermarks
 from streams.log.kafka.writer import Writer
-from streams.log.port import ForeignLog, LogUnavailable
+from streams.log.port import ForeignLog, Landed, LogUnavailable
 from streams.records import Entry, Record, parse
 
 #: Holes that are written at once.
@@ -62,8 +62,14 @@ class KafkaLog:
     async def append(self, records: Sequence[Record]) -> list[int]:
         return await self._writer.append(records)
 
-    async def tail(self, start: int, streams: Collection[str] | None = None) -> AsyncGenerator[list[Entry], None]:
-        batches = Reader(self._consuming, self._address, start, streams).batches()
+    def hand(self, records: Sequence[Record], landed: Landed, still: bool = False) -> None:
+        """See :class:`streams.log.port.Handing`: a record is told of when its delivery is reported."""
+        self._writer.hand(records, landed)
+
+    async def tail(
+        self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None
+    ) -> AsyncGenerator[list[Entry], None]:
+        batches = Reader(self._consuming, self._address, start, streams, passed).batches()
         try:
             async for batch in batches:
                 yield batch

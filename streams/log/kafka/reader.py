@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -19,6 +19,9 @@ BATCH_MAX = 1000
 AHEAD_BYTES_MAX = 8 * 1024 * 1024
 AHEAD_BATCHES_MAX = 64
 ASK_TIMEOUT_S = 3.0
+#: After a batch that was of no use, the next one is let grow for so long: its reader has those records by reports,
+#: and this thread must not take the interpreter from them at that very moment.
+LAZY_S = 0.001
 #: An offset above the end must be found so twice, this long apart, before the log counts as truncated: a broker that
 #: was cut off knows an old end, and the one that follows it learns the newest a moment later.
 CONFIRM_S = 1.0
@@ -40,12 +43,24 @@ class DamagedLog(LogError):
 
 
 class Reader:
-    """One tail. ``batches`` yields until it is closed; a thread polls meanwhile."""
+    """One tail. ``batches`` yields until it is closed; a thread polls meanwhile.
 
-    def __init__(self, config: dict[str, Any], address: Address, start: int, streams: Collection[str] | None) -> None:
+    ``passed``: what is below needn't be yielded (streams.log.port.Handing).
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        address: Address,
+        start: int,
+        streams: Collection[str] | None,
+        passed: Callable[[], int] | None = None,
+    ) -> None:
         self._config = config
         self._address = address
         self._at = start
+        self._passed = passed
+        self._is_lazy = False
         self._streams = None if streams is None else frozenset(stream.encode() for stream in streams)
         self._loop = asyncio.get_running_loop()
         self._ready: deque[list[Entry]] = deque()
@@ -101,6 +116,8 @@ class Reader:
                 message = consumer.poll(0.2)
                 if message is None:
                     continue
+                if self._is_lazy:
+                    time.sleep(LAZY_S)
                 messages = [message, *consumer.consume(BATCH_MAX - 1, 0)]
                 if not self._batch(consumer, messages):
                     return
@@ -111,6 +128,7 @@ class Reader:
         """Hand over what came; False when the consumer must be made anew at the position."""
         entries: list[Entry] = []
         trouble: KafkaError | None = None
+        passed = self._passed() if self._passed is not None else -1
         for message in messages:
             trouble = message.error()
             if trouble is not None:
@@ -119,8 +137,11 @@ class Reader:
             if offset is None or offset < self._at:
                 continue
             self._at = offset + 1
+            if offset < passed:
+                continue
             if (entry := self._entry(offset, message)) is not None:
                 entries.append(entry)
+        self._is_lazy = bool(messages) and self._at <= passed
         if entries:
             self._hand_over(entries, None)
         return trouble is None or self._trouble(consumer, trouble)

@@ -28,8 +28,8 @@ from confluent_kafka.cimpl import NewTopic
 from streams.log.kafka.messages import Parts, message_of
 from streams.log.kafka.options import Address, Options, for_admin, for_producer
 from streams.log.kafka.topic import Topic
-from streams.log.port import RECORD_BYTES_MAX, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
-from streams.records import Record
+from streams.log.port import RECORD_BYTES_MAX, Landed, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
+from streams.records import Entry, Record
 
 #: An append slower than this makes the driver look whether the log is live.
 SUSPECT_AFTER_S = 1.0
@@ -41,8 +41,6 @@ PROBE_EVERY_MAX_S = 2.0
 PROBE_TIMEOUT_S = 2.0
 #: Purging and closing an abandoned producer takes milliseconds; its appends end after this in any case.
 ABANDON_TIMEOUT_S = 3.0
-#: How long a delivery report may lie while appends are under way.
-REPORT_DELAY_S = 0.001
 #: Records handed to the client and not yet acknowledged.
 IN_FLIGHT_MAX = 20_000
 IN_FLIGHT_BYTES_MAX = 128 * 1024 * 1024
@@ -51,19 +49,25 @@ _logger = structlog.get_logger("kafka")
 
 
 class Flight:
-    """One append under way."""
+    """One append under way. ``landed`` is told once: its offsets, or why they aren't known."""
 
-    __slots__ = ("error", "future", "left", "offsets", "sent_s", "size")
+    __slots__ = ("error", "landed", "left", "offsets", "sent_s", "size")
 
-    def __init__(self, future: "asyncio.Future[list[int]]", count: int, size: int, now_s: float) -> None:
-        self.future = future
+    def __init__(self, landed: "Told", count: int, size: int, now_s: float) -> None:
+        self.landed: Told | None = landed
         self.left = count
         self.offsets = [-1] * count
         self.size = size
         self.sent_s = now_s
         self.error: KafkaError | None = None
 
+    def tell(self, result: list[int] | LogError) -> None:
+        landed, self.landed = self.landed, None
+        if landed is not None:
+            landed(result)
 
+
+Told = Callable[[list[int] | LogError], None]
 #: What the poll thread hands to the loop: append, index in it, offset, error.
 Report = tuple[Flight, int, int, KafkaError | None]
 
@@ -102,13 +106,8 @@ class Line:
 
     def _poll(self) -> None:
         while not self.abandoned:
-            # Reports are served a little later than they come: a record that is read back is what callers wait for,
-            # and this thread must not take the interpreter from the reader's at that very moment.
-            if self.flights:
-                time.sleep(REPORT_DELAY_S)
-                self.producer.poll(0)
-            else:
-                self.producer.poll(0.25)
+            # a report is what callers wait for: a replica applies its own records when they are reported
+            self.producer.poll(0.25)
             if self._reports and not self.abandoned:
                 reports, self._reports = self._reports, []
                 self._call(self._landed, self, reports)
@@ -159,8 +158,20 @@ class Writer:
             self._suspect()
             _logger.warning("the log is not live yet", reason=why)
 
+    def hand(self, records: Sequence[Record], landed: Landed) -> None:
+        """Hand records to the producer, now, in order. Raises LogUnavailable and RecordTooLarge: nothing was sent."""
+        messages, size = _messages(records)
+
+        def told(result: list[int] | LogError) -> None:
+            if isinstance(result, LogError):
+                landed(result)
+            else:
+                landed([Entry(at, record.canonical()) for at, record in zip(result, records, strict=True)])
+
+        self._send(messages, size, told)
+
     def append(self, records: Sequence[Record]) -> "asyncio.Future[list[int]]":
-        """Hand records to the producer, now, in order. See the port for what the future raises."""
+        """The same, by a future. See the port for what it raises."""
         return self._handed(partial(_messages, records))
 
     def put(self, messages: Sequence[tuple[Parts, int]]) -> "asyncio.Future[list[int]]":
@@ -169,21 +180,30 @@ class Writer:
 
     def _handed(self, make: Callable[[], "tuple[list[tuple[Parts, int]], int]"]) -> "asyncio.Future[list[int]]":
         future: asyncio.Future[list[int]] = self._loop.create_future()
+
+        def told(result: list[int] | LogError) -> None:
+            if future.done():
+                return
+            if isinstance(result, LogError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
         try:
             messages, size = make()
             if messages:
-                self._send(messages, size, future)
+                self._send(messages, size, told)
             else:
                 future.set_result([])
         except LogError as error:
             future.set_exception(error)
         return future
 
-    def _send(self, messages: "list[tuple[Parts, int]]", size: int, future: "asyncio.Future[list[int]]") -> None:
+    def _send(self, messages: "list[tuple[Parts, int]]", size: int, landed: Told) -> None:
         if refusal := self._refusal(len(messages), size):
             raise LogUnavailable(refusal)
         line = self._line
-        flight = Flight(future, len(messages), size, time.monotonic())
+        flight = Flight(landed, len(messages), size, time.monotonic())
         for index, ((key, value, headers), time_ms) in enumerate(messages):
             try:
                 line.producer.produce(
@@ -256,8 +276,7 @@ class Writer:
         line.flights.pop(flight, None)
         line.count -= len(flight.offsets)
         line.size -= flight.size
-        if not flight.future.done():
-            flight.future.set_result(flight.offsets)
+        flight.tell(flight.offsets)
 
     def _failed(self, line: Line, error: KafkaError) -> None:
         """A record was not delivered. One that the broker found too large was surely not written; the rest is unknown.
@@ -269,8 +288,7 @@ class Writer:
                 line.flights.pop(flight)
                 line.count -= 1
                 line.size -= flight.size
-                if not flight.future.done():
-                    flight.future.set_exception(RecordTooLarge(f"the broker refused the record: {error.str()}"))
+                flight.tell(RecordTooLarge(f"the broker refused the record: {error.str()}"))
             # an idempotent producer goes on after such a refusal only with a new epoch: make it a new producer
         self._abandon(line, error.str())
 
@@ -288,12 +306,9 @@ class Writer:
 
     async def _end_line(self, line: Line, reason: str) -> None:
         await line.abandon()
-        for flight in line.flights:
-            if not flight.future.done():
-                flight.future.set_exception(
-                    OutcomeUnknown(f"Kafka at {self._address.bootstrap} did not acknowledge the record: {reason}")
-                )
-        line.flights.clear()
+        flights, line.flights = line.flights, {}
+        for flight in flights:
+            flight.tell(OutcomeUnknown(f"Kafka at {self._address.bootstrap} did not acknowledge the record: {reason}"))
 
     def _troubled(self, line: Line, error: KafkaError) -> None:
         """librdkafka's error callback: a lost connection, all brokers down, a fatal error."""
