@@ -10,6 +10,8 @@ import msgspec
 
 from actors.coordination import election as elections
 from actors.coordination import membership as memberships
+from actors.kv.members import Cluster as Cluster
+from actors.kv.members import Member as Member
 from actors.kv.v2 import auth as v2_auth
 from actors.kv.v2 import delete, imports, put
 from actors.kv.v2.errors import MESSAGES, V2Error
@@ -29,28 +31,6 @@ from streams.replay import Context, LogState
 
 _IMPORTS = frozenset({v3_says.ImportBegin, v3_says.ImportPart, v3_says.ImportEnd})
 VOID_EXPIRY = Rejected("v2.changed", "the key changed, or its TTL was set anew, before this expiry")
-
-
-class Member(msgspec.Struct):
-    """A machine as etcd's clients see it. ``clients``: the URLs where it serves them."""
-
-    name: str = ""
-    alive: bool = True
-    control: bool = True
-    clients: list[str] = []
-
-
-class Cluster(msgspec.Struct):
-    """The head of the fold's snapshot: all of its state but the stores."""
-
-    election: elections.Election = msgspec.field(default_factory=elections.Election)
-    members: dict[str, Member] = {}
-    membership: memberships.Members = msgspec.UNSET
-    users2: v2_auth.Kept = msgspec.UNSET
-
-    @property
-    def controls(self) -> list[str]:
-        return [name for name, member in self.members.items() if member.control]
 
 
 class KvFold:

@@ -17,8 +17,8 @@ _PARTS = {
     "actors/kv/http2": "call connection control deadlines frames hpack huffman limits messages receiving request "
     "sending tally",
     "actors/kv/proto": "etcd_wire varints",
-    "actors/kv/rpc": "asked keys service told watching",
-    "actors/kv/v3": "errors leases ranges revs store txn",
+    "actors/kv/rpc": "asked keys service told",
+    "actors/kv/v3": "ranges revs store txn",
     "actors/kv": "state",
 }
 MODULES = [f"{folder}/{name}.py" for folder, names in _PARTS.items() for name in names.split()]

@@ -137,9 +137,9 @@ class Receiving(Control):
             return None
         try:
             asked = (_too_large(self.limits.header_bytes), None) if fields is None else self._read(fields)
-        except Malformed as error:
+        except Malformed as malformed:
             self.last_stream = stream
-            raise StreamFault(stream, frames.PROTOCOL_ERROR) from error
+            raise StreamFault(stream, frames.PROTOCOL_ERROR) from malformed
         if decoder.generation == before and fields is not None:
             if len(self.requests) >= REQUESTS_MAX:
                 self.requests.clear()

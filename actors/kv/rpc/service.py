@@ -381,8 +381,8 @@ def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
             serve(call, parse(raw), len(raw))
         except V3Error as error:
             call.finish(error.code, error.message)
-        except DecodeError as error:
-            call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {error}")
+        except DecodeError as unread:
+            call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {unread}")
 
     return handler
 

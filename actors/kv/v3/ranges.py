@@ -4,43 +4,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-import msgspec
-
 from actors.kv.v3 import errors
+from actors.kv.v3.kinds import Query as Query
+from actors.kv.v3.kinds import Ranged as Ranged
 from actors.kv.v3.revs import Rev, Revs
 from streams.events import kv3 as says
 from streams.events.base import unblob
-
-
-class Query(msgspec.Struct, frozen=True, gc=False):
-    """See :class:`streams.events.kv3.OpRange`; keys are bytes."""
-
-    key: bytes
-    end: bytes = b""
-    limit: int = 0
-    revision: int = 0
-    order: int = 0
-    by: int = 0
-    keys_only: bool = False
-    count_only: bool = False
-    min_mod: int = 0
-    max_mod: int = 0
-    min_create: int = 0
-    max_create: int = 0
-
-    @property
-    def fetches_all(self) -> bool:
-        """Whether a limit must wait for filters or an order."""
-        return bool(self.order or self.min_mod or self.max_mod or self.min_create or self.max_create)
-
-
-class Ranged(msgspec.Struct, frozen=True, gc=False):
-    """``count``: all keys that match the range, filters and limit aside. ``keys_only``: values are not to be shown."""
-
-    kvs: list[Rev]
-    count: int
-    more: bool = False
-    keys_only: bool = False
 
 
 def query(op: says.OpRange) -> Query:

@@ -10,35 +10,18 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import islice
 
-import msgspec
 from sortedcontainers import SortedList
 
-from actors.kv.v3 import errors, floors
+from actors.kv.v3 import errors
 from actors.kv.v3.floors import Floors
+from actors.kv.v3.kinds import OVERHEAD_BYTES as OVERHEAD_BYTES
+from actors.kv.v3.kinds import Rev as Rev
 from actors.kv.v3.policies import Policies
 
-OVERHEAD_BYTES = floors.OVERHEAD_BYTES
 #: Revisions in one segment of the history.
 SEGMENT = 1024
 #: ``range_end`` that means "and all keys behind".
 ALL_BEHIND = b"\0"
-
-
-class Rev(msgspec.Struct, gc=False):
-    """A key as one change left it; version 0: a tombstone. Never changed, but that compaction cuts ``prev`` off."""
-
-    key: bytes
-    value: bytes
-    create: int
-    mod: int
-    version: int
-    lease: int
-    sub: int
-    prev: "Rev | None"
-
-    @property
-    def size(self) -> int:
-        return len(self.key) + len(self.value) + OVERHEAD_BYTES
 
 
 #: Compactions: of all keys, and of prefixes.

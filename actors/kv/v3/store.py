@@ -7,13 +7,15 @@ import msgspec
 
 from actors.kv.v3 import errors, imports, restores, txn
 from actors.kv.v3 import policies as policing
-from actors.kv.v3.auth import Auth, Kept, check_event
+from actors.kv.v3.auth import Auth, check_event
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.floors import Floors
+from actors.kv.v3.kinds import Result as Result
 from actors.kv.v3.leases import Lease, Leases
+from actors.kv.v3.lines import Line, Row
 from actors.kv.v3.revs import OVERHEAD_BYTES, Rev, Revs
 from streams.events import kv3 as says
-from streams.events.base import Blob, Event, blob, unblob
+from streams.events.base import Event, blob, unblob
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 
 VOID_EXPIRY = Rejected("v3.changed", "the lease was renewed, or is gone, before this expiry")
@@ -22,35 +24,9 @@ NOSPACE, CORRUPT = 1, 2
 _OF_KEYS = (says.Put, says.Delete, says.Txn, says.Compact, says.LeaseGrant, says.LeaseRevoke, says.RestoreEnd)
 #: About so many bytes of keys and values stand in one line of a snapshot.
 LINE_BYTES = 65536
-Row = tuple[Blob, Blob, int, int, int, int, int]
 
 
-class Result(msgspec.Struct, frozen=True, gc=False):
-    """What a command came to, and the revision after it. ``value``: a :class:`Rev` (put), ``Deleted``, ``TxnDone``,
-    ``Lease``, TTLs by id (renewals), or None."""
-
-    revision: int
-    value: Any = None
-
-
-class _Line(msgspec.Struct, omit_defaults=True):
-    """A line of the snapshot: the first is a head, the next ones have revisions."""
-
-    v3: int
-    revision: int = 0
-    compacted: int = -1
-    leases: list[tuple[int, int, int, int]] = []
-    alarms: list[tuple[int, int]] = []
-    revs: list[Row] = []
-    auth: Kept | None = None
-    staged: imports.Staged | None = None
-    restoring: restores.Staged | None = None
-    policies: list[policing.Limits] = []
-    floors: list[tuple[Blob, int]] = []
-    downgrade: str = ""
-
-
-_lines = msgspec.json.Decoder(_Line)
+_lines = msgspec.json.Decoder(Line)
 #: What every line of this store begins with, in a snapshot that has v2's lines, too.
 LINE = b'{"v3":'
 
@@ -197,7 +173,7 @@ class Store:
             return
         revs = self.revs
         leases = [(one.id, one.ttl_s, one.renewed, one.left_ms) for one in self.leases.by_id.values()]
-        head = _Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode())
+        head = Line(1, revs.revision, revs.compacted, leases, list(self.alarms), auth=self.auth.encode())
         head.downgrade = self.downgrade
         head.policies = policing.encoded(revs.policies)
         head.floors = [(blob(prefix), floor) for prefix, floor in revs.floors or ()]
@@ -205,23 +181,23 @@ class Store:
         rows: list[Row] = []
         size = 0
         if (staged := self.staged) is not None:
-            yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, v2=staged.v2)))
+            yield _encoded(Line(1, staged=imports.Staged(staged.id, staged.parts, v2=staged.v2)))
             for number, lines in staged.lines.items():
-                yield _encoded(_Line(1, staged=imports.Staged(staged.id, staged.parts, {number: lines})))
+                yield _encoded(Line(1, staged=imports.Staged(staged.id, staged.parts, {number: lines})))
         for piece in restores.lines(self.restoring):
-            yield _encoded(_Line(1, restoring=piece))
+            yield _encoded(Line(1, restoring=piece))
         for rev in revs.retained():
             rows.append((blob(rev.key), blob(rev.value), rev.create, rev.mod, rev.version, rev.lease, rev.sub))
             size += rev.size
             if size >= LINE_BYTES:
-                yield _encoded(_Line(1, revs=rows))
+                yield _encoded(Line(1, revs=rows))
                 rows, size = [], 0
         if rows:
-            yield _encoded(_Line(1, revs=rows))
+            yield _encoded(Line(1, revs=rows))
 
     def restore(self, lines: Iterable[bytes]) -> None:
         """The inverse of :meth:`encode`, into an empty store. Raises ValueError on anything else."""
-        head: _Line | None = None
+        head: Line | None = None
         revs = self.revs
         limits, revs.policies = policing.encoded(revs.policies), None  # of a store that is imported into
         for line in lines:
@@ -276,5 +252,5 @@ def _adds(data: Any) -> bool:
             return False
 
 
-def _encoded(line: _Line) -> bytes:
+def _encoded(line: Line) -> bytes:
     return msgspec.json.encode(line) + b"\n"

@@ -3,30 +3,15 @@ all checks, then the operations, of which later ones see what earlier ones did).
 
 from collections.abc import Iterator
 
-import msgspec
-
 from actors.kv.v3 import errors
+from actors.kv.v3.kinds import Deleted as Deleted
+from actors.kv.v3.kinds import OpDone
+from actors.kv.v3.kinds import TxnDone as TxnDone
 from actors.kv.v3.leases import Leases
 from actors.kv.v3.ranges import Query, Ranged, query, ranged
 from actors.kv.v3.revs import Rev, Revs
 from streams.events import kv3 as says
 from streams.events.base import Base64, Blob, unblob
-
-
-class TxnDone(msgspec.Struct, frozen=True, gc=False):
-    """``results``: for each operation of the branch taken, in order."""
-
-    succeeded: bool
-    results: list["OpDone"]
-
-
-class Deleted(msgspec.Struct, frozen=True, gc=False):
-    """``tombstones``: what was there is their ``prev``."""
-
-    tombstones: list[Rev]
-
-
-OpDone = Rev | Deleted | Ranged | TxnDone
 
 
 class Writing:

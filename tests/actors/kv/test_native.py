@@ -1,5 +1,6 @@
 """Which form of the hot modules runs. ``make test-native`` asks for the compiled one."""
 
+import ast
 import importlib
 import importlib.util
 import os
@@ -38,6 +39,22 @@ def test_all_hot_modules_are_of_one_form_and_none_is_older_than_its_source(path:
     if is_native():
         made, written = Path(file).stat().st_mtime, (ROOT / path).stat().st_mtime
         assert made >= written, f"{path} was changed after it was compiled: make native, or make native-clean"
+
+
+@pytest.mark.parametrize("path", modules())
+def test_hot_modules_have_nothing_that_means_another_thing_compiled(path: str) -> None:
+    """mypyc ignores options of a class (frozen, gc, omit_defaults), and gives a name one type in all of a function."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert not node.keywords, f"{path}:{node.lineno}: {node.name} has options"
+            bases = [ast.unparse(base) for base in node.bases]
+            assert not any("Struct" in base or "NamedTuple" in base for base in bases), f"{path}:{node.lineno}"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            caught: dict[str, set[str]] = {}
+            for handler in ast.walk(node):
+                if isinstance(handler, ast.ExceptHandler) and handler.name and handler.type is not None:
+                    caught.setdefault(handler.name, set()).add(ast.unparse(handler.type))
+            assert all(len(types) == 1 for types in caught.values()), f"{path}:{node.lineno}: {caught}"
 
 
 def test_metrics_tell_the_form(tmp_path: Path) -> None:
