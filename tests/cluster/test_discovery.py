@@ -202,7 +202,7 @@ def test_our_nodes_find_each_other_and_their_log_by_our_service(programs: Progra
     proxy = programs.node("proxy", "--discovery", token)  # serves clients, and is no member
     programs.running.pop("late")
     until(lambda: v3(proxy, "kv/range", key="YQ==").get("kvs"), says="the proxy's answer")
-    assert {one["name"] for one in v3(proxy, "cluster/member/list")["members"]} == {"a", "b", "c"}
+    until(is_cluster(programs, [proxy], {"a", "b", "c"}), says="the three as the proxy's members", timeout_s=240)
 
     programs.stop("a")  # by its folder it belongs to its log: the token isn't asked again
     again = programs.node("a", "--discovery", "http://127.0.0.1:9/" + "0" * 32)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.discovery import BadRequest, wanted
@@ -146,6 +146,7 @@ def test_a_v2_client_sees_the_same_keys(client: Client) -> None:
     assert client.ask("GET", key)[2]["node"]["value"] == "7"
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["size", "log", "x"]), st.text(max_size=40)))
 def test_fields_are_understood_or_refused(fields: dict[str, str]) -> None:
     try:

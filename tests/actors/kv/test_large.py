@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.http2 import frames, hpack
@@ -49,6 +49,7 @@ async def _measured(answer: large.Answer) -> large.Answer:
     return answer
 
 
+@settings(deadline=None)
 @given(st.lists(revisions, max_size=12), numbers, st.integers(0, 99), st.booleans(), st.booleans(), st.integers(0, 4))
 async def test_pieces_are_what_protobuf_and_json_make_of_it(
     kvs: list[Rev], revision: int, count: int, more: bool, keys_only: bool, target: int
