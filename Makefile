@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-native test-acceptance test-all mutation native native-clean bench bench-kv lint format lock clean
+.PHONY: run test test-native test-acceptance test-all native native-clean bench bench-kv lint format lock clean
 .DEFAULT_GOAL := run
 
 $(STAMP): pyproject.toml requirements.lock
@@ -38,10 +38,6 @@ test-acceptance: $(STAMP)
 test-all: $(STAMP)
 	$(BIN)/pytest -m "not acceptance"
 	$(BIN)/pytest -m acceptance tests/acceptance
-
-# Small faults in the pure modules of the kv actor, each with the tests that are to notice it; an hour or more.
-mutation: $(STAMP)
-	$(BIN)/python -m tests.mutation
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

@@ -7,6 +7,7 @@ principal.
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import math
 import os
@@ -23,11 +24,12 @@ from actors.kv.commands import Commands, Reads
 from actors.kv.discovery import Discovery
 from actors.kv.gateway import Gateway
 from actors.kv.http1 import TEXT, Exchange, Http1
-from actors.kv.http2.connection import Http2
+from actors.kv.http2.connection import Call, Http2, Methods
 from actors.kv.http2.limits import Limits
 from actors.kv.info import Info
 from actors.kv.keys import Keys
 from actors.kv.metrics import Metrics
+from actors.kv.pages import Page
 from actors.kv.rpc.leases import Clocks
 from actors.kv.rpc.v3 import V3
 from actors.kv.state import KvFold
@@ -154,8 +156,18 @@ class Port:
         made.trusted = trusted
         return made
 
-    def http2(self, trusted: bool, peer: str, client_cn: str) -> Http2:
-        return Http2(self.v3.http2, self._open_ones, peer, trusted, client_cn, self._limits)
+    def http2(self, trusted: bool, peer: str, client_cn: str, serves: "Serves", tls: bool) -> Http2 | None:
+        """None: it isn't spoken there. Over TLS, where clients choose it without being asked to, it has the pages."""
+        methods = self.v3.http2 if serves in (Serves.ALL, Serves.GRPC) else Methods()
+        if tls and serves is not Serves.GRPC:
+
+            def page(call: Call) -> None:
+                Page(self.serve, serves is Serves.METRICS, call)
+
+            methods = dataclasses.replace(methods, pages=page)
+        elif serves not in (Serves.ALL, Serves.GRPC):
+            return None
+        return Http2(methods, self._open_ones, peer, trusted, client_cn, self._limits)
 
     def welcome(self, transport: Any) -> str | None:
         """The common name of a client's certificate where it stands for a user, else "". None: it isn't let in."""
@@ -264,19 +276,21 @@ class Front(asyncio.Protocol):
         self._bytes += data
         serves = self._serves
         if self._bytes.startswith(HTTP2_PREFACE):
-            if serves not in (Serves.ALL, Serves.GRPC):
+            tls = self._transport.get_extra_info("sslcontext") is not None
+            made = self._port.http2(self._trusted, self._peer(), self._client_cn, serves, tls)
+            if made is None:
                 self._transport.close()
             else:
-                self._become(self._port.http2(self._trusted, self._peer(), self._client_cn))
+                self._become(made)
         elif _NO_REQUEST.match(self._bytes):
             self._transport.close()
         elif not HTTP2_PREFACE.startswith(self._bytes):
             if serves is Serves.GRPC:
                 self._transport.close()
                 return
-            made = self._port.http1(self._trusted, self._peer())
-            made.metrics_only, made.user_cn = serves is Serves.METRICS, self._client_cn
-            self._become(made)
+            plain = self._port.http1(self._trusted, self._peer())
+            plain.metrics_only, plain.user_cn = serves is Serves.METRICS, self._client_cn
+            self._become(plain)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._port.over(self)

@@ -3,7 +3,7 @@
     python deploy/native/build.py [--clean]
 
 The interpreted form is what ships; git ignores what is built here. Python takes ``x.cpython-*.so`` before ``x.py``, so
-build again, or clean, after a change of these sources. docs/decisions/0016-native.md says why.
+build again, or clean, after a change of these sources. docs/decisions/0014-native.md says why.
 """
 
 import os

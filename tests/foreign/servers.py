@@ -53,8 +53,12 @@ class Etcd:
     Their names are those that etcd3's tests ask for: they look for the processes by them, to stop all but the first.
     """
 
-    def __init__(self, version: str, members: int = 1, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, version: str, members: int = 1, options: Sequence[str] = (), *, other: Path | None = None
+    ) -> None:
+        """``other``: a program in etcd's place."""
         self.version, self.options = version, options
+        self.program = other or program("etcd", version)
         ports = free_ports(2 * members)
         self.clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
         self.peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
@@ -79,7 +83,9 @@ class Etcd:
 
     def close(self) -> None:
         for process in self.processes:
-            process.send_signal(signal.SIGKILL)
+            # one that isn't etcd has processes of its own to end
+            process.send_signal(signal.SIGKILL if self.program == program("etcd", self.version) else signal.SIGTERM)
+        for process in self.processes:
             process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -87,7 +93,7 @@ class Etcd:
         client, peer = self.clients[number], self.peers[number]
         cluster = ",".join(f"pifpaf{index}={url}" for index, url in enumerate(self.peers))
         command: list[str | Path] = [
-            program("etcd", self.version),
+            self.program,
             *("--name", f"pifpaf{number}", "--data-dir", self.folder / f"pifpaf{number}"),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),

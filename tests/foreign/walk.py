@@ -8,7 +8,8 @@ A line of a walk (``tests/foreign/walks/*.walk``), in this order, all but the co
     'text' |                standard input, with Python's escapes
     NAME=                   keep the first id (v2: the modified index) that is printed as $NAME
     &                       leave it running; ``END n`` later interrupts it once it has printed n lines
-    command and flags       $NAME, $ENDPOINT, $FOLDER (an empty one), $SPARE (another cluster) stand for what they name
+    command and flags       $NAME, $ENDPOINT (the first), $FOLDER (an empty one), $SPARE (another cluster) stand for
+                            what they name; @7 is the revision that is 7 in a store that was empty at the start
 and besides: ``SAY 'text'`` to what was left running, ``ENV NAME=value``, ``WAIT seconds``.
 """
 
@@ -27,12 +28,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-from tests.foreign import masks, servers
+from tests.foreign import emptied, masks, servers
 
 WALKS = Path(__file__).parent / "walks"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 40.0
 _LINE = re.compile(
     r"(?:(?P<version>\d\.\d)(?P<side>[+-]) )?(?:(?P<stdin>'(?:[^'\\]|\\.)*') \| )?"
     r"(?:(?P<keep>[a-z]\w*)= )?(?P<behind>& )?(?P<command>.*)"
@@ -127,16 +129,36 @@ class _Behind:
         return f"{''.join(self.lines)}--- {self.errors}"
 
 
+class Where(NamedTuple):
+    """A cluster to walk: its endpoints and an endpoint of a spare one; ``behind``: one of its own, if a proxy is asked.
+
+    Endpoints are URLs, with commas between.
+    """
+
+    endpoints: str
+    spare: str = ""
+    behind: str = ""
+
+
 class Session:
     """A walk's commands against one cluster."""
 
-    def __init__(self, version: str, api: str, endpoint: str, spare: str = "") -> None:
-        self.ctl, self.api, self.endpoint = servers.program("etcdctl", version), api, endpoint
+    def __init__(self, version: str, api: str, where: Where) -> None:
+        self.ctl, self.api, self.endpoints = servers.program("etcdctl", version), api, where.endpoints
         self.folder = tempfile.TemporaryDirectory(prefix="corelog-walk-")
-        self.names = {"ENDPOINT": endpoint, "FOLDER": self.folder.name, "SPARE": spare.removeprefix("http://")}
+        endpoint = where.behind or where.endpoints.partition(",")[0]
+        self.names = {
+            "ENDPOINT": where.endpoints.partition(",")[0],
+            "FOLDER": self.folder.name,
+            "SPARE": where.spare.removeprefix("http://"),
+        }
+        self.members = emptied.names(endpoint)
+        self.base = emptied.revisions(endpoint)[0] - 1 if api == "v3" else 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL")}
-        # newer ones warn of it at each command
-        self.env = {**clean, "ETCDCTL_API": api[1:]} if version == "3.4" else clean
+        # passwords are slow to check, on a busy machine slower than the five seconds that it waits by itself
+        self.env = {**clean, "ETCDCTL_COMMAND_TIMEOUT": "30s"} if api == "v3" else clean
+        if version == "3.4":  # newer ones warn of it at each command
+            self.env = {**self.env, "ETCDCTL_API": api[1:]}
         self.first = _index(endpoint) if api == "v2" else 0
         self.behind: list[_Behind] = []
 
@@ -166,7 +188,8 @@ class Session:
 
     def _ask(self, step: Step) -> str:
         command = re.sub(r"\$(\w+)", lambda name: self.names.get(name[1], name[0]), step.command)
-        where = [] if "--endpoints" in command else [f"--endpoints={self.endpoint}"]
+        command, stdin = self._rebased(command), self._rebased(step.stdin)
+        where = [] if "--endpoints" in command else [f"--endpoints={self.endpoints}"]
         process = subprocess.Popen(
             [str(self.ctl), *where, *shlex.split(command)],
             env=self.env,
@@ -179,9 +202,9 @@ class Session:
         )
         if step.behind:
             self.behind.append(_Behind(step, process))
-            return self.behind[-1].say(step.stdin)
+            return self.behind[-1].say(stdin)
         try:
-            out, errors = process.communicate(step.stdin, timeout=TIMEOUT_S)
+            out, errors = process.communicate(stdin, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             out, errors = process.communicate()
@@ -193,9 +216,13 @@ class Session:
             out = masks.message(out.encode("utf-8", "surrogateescape"))
         return f"{out}--- {errors}exit {process.returncode}"
 
+    def _rebased(self, text: str) -> str:
+        return re.sub(r"@(\d+)", lambda number: str(self.base + int(number[1])), text)
+
     def _masked(self, step: Step, said: str) -> str:
-        bare = self.endpoint.removeprefix("http://")
-        addresses = {self.folder.name: "<folder>", self.endpoint: "<endpoint>", bare: "<endpoint>"}
+        addresses = {self.folder.name: "<folder>"}
+        for endpoint in self.endpoints.split(","):
+            addresses |= {endpoint: "<endpoint>", endpoint.removeprefix("http://"): "<endpoint>"}
         if self.names["SPARE"]:
             addresses[self.names["SPARE"]] = "<spare>"
         if self.api == "v2":
@@ -203,7 +230,13 @@ class Session:
             if "-with-index" in step.command:
                 said = masks.unequal(said)
         said = masks.masked(said, addresses, status=bool(re.search("(endpoint|snapshot) status", step.command)))
-        listing = re.search(r"\bls\b|\bmember (list|add)", step.command) and "--sort" not in step.command
+        said = emptied.named(said, self.members)
+        if re.search(r"\bmember\b", step.command):
+            # what members have for each other is the log: theirs are their clients' addresses, if none was told
+            said = said.replace("<endpoint>", "<address>")
+        # of several endpoints it is chance which one leads, or answers first
+        kinds = r"\bls\b|\bmember (list|add)|\bendpoint (status|health)"
+        listing = re.search(kinds, step.command) and "--sort" not in step.command
         return masks.unordered(said) if listing else said
 
 
@@ -212,12 +245,12 @@ def _index(endpoint: str) -> int:
         return int(answer.headers["X-Etcd-Index"])
 
 
-def both(version: str, walk: str, one: tuple[str, str], other: tuple[str, str]) -> list[tuple[Seen, Seen]]:
-    """Walk against two clusters, each (endpoint, spare endpoint), at once."""
+def both(version: str, walk: str, one: Where, other: Where) -> list[tuple[Seen, Seen]]:
+    """Walk against two clusters at once."""
     todo = steps(walk, version)
     api = walk[:2]
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(Session(version, api, *where).run, todo) for where in (one, other)]
+        runs = [pool.submit(Session(version, api, where).run, todo) for where in (one, other)]
         return list(zip(runs[0].result(), runs[1].result(), strict=True))
 
 
@@ -237,7 +270,7 @@ def real(version: str, walk: str, server: str) -> tuple[int, list[str]]:
     """Steps and differences of real etcd against real etcd."""
     with contextlib.ExitStack() as stack:
         one, other, spare, another = (stack.enter_context(servers.Etcd(server)) for _ in range(4))
-        pairs = both(version, walk, (one.endpoint, spare.endpoint), (other.endpoint, another.endpoint))
+        pairs = both(version, walk, Where(one.endpoint, spare.endpoint), Where(other.endpoint, another.endpoint))
     return len(pairs), differences(pairs)
 
 
@@ -260,11 +293,12 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["show"]:
         _, version, walk, server = arguments
         with servers.Etcd(server) as one, servers.Etcd(server) as spare:
-            for seen in Session(version, walk[:2], one.endpoint, spare.endpoint).run(steps(walk, version)):
+            where = Where(one.endpoint, spare.endpoint)
+            for seen in Session(version, walk[:2], where).run(steps(walk, version)):
                 print(f"{seen.step.line}$ {seen.step.command}\n{seen.text}")
         return
     version, walk, one_at, other_at = arguments
-    print(*differences(both(version, walk, (one_at, ""), (other_at, ""))), sep="\n\n")
+    print(*differences(both(version, walk, Where(one_at), Where(other_at))), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -205,13 +205,27 @@ class Call:
 
     def refuse_http(self) -> None:
         """Answer a client that doesn't speak gRPC: status, text, end."""
-        self._forget_handlers()
-        self.head_sent = True
         body, status = self.request.body, b"%d" % self.request.http
         fields = [(b":status", status), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        self.begin_page(fields)
+        self.add_to_page(body)
+        self.end_page()
+
+    def begin_page(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """An answer that isn't gRPC's: its status and headers, then its body in pieces, then its end."""
+        self.head_sent = True
         self.connection.write_headers(self.stream, hpack.encode(fields), end=False)
-        self.queue = bytearray(body)
-        self.connection.queued += len(body)
+
+    def add_to_page(self, piece: bytes) -> None:
+        if piece:
+            if self.queue is None:
+                self.queue = bytearray()
+            self.queue += piece
+            self.connection.queued += len(piece)
+            self.connection.enlist(self)
+
+    def end_page(self) -> None:
+        self._forget_handlers()
         self.trailers = b""
         self.connection.enlist(self)
 

@@ -33,6 +33,8 @@ class Methods:
     streaming: dict[bytes, Streaming] = field(default_factory=dict)
     tallies: dict[bytes, Tally] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    #: who serves what isn't gRPC; None: it is refused
+    pages: Streaming | None = None
 
     def tally(self, path: bytes) -> Tally:
         """The one of a method that there is."""
@@ -47,13 +49,26 @@ class Request:
     """What headers ask for. Shared by all calls that sent the same but grpc-timeout: not to be changed.
 
     ``http``: it is refused with this HTTP status, or 0; ``refusal``: gRPC's (status, message, trailers) of a refusal.
-    ``length``: content-length, or -1. Neither ``unary`` nor ``streaming``: it is refused.
+    ``length``: content-length, or -1. Neither ``unary`` nor ``streaming``: it is refused. ``method``: of a page.
     """
 
-    __slots__ = ("body", "gzip", "http", "length", "metadata", "path", "refusal", "streaming", "tally", "unary")
+    __slots__ = (
+        "body",
+        "gzip",
+        "http",
+        "length",
+        "metadata",
+        "method",
+        "path",
+        "refusal",
+        "streaming",
+        "tally",
+        "unary",
+    )
 
     def __init__(self, path: bytes) -> None:
         self.path = path
+        self.method = b""
         self.metadata: dict[bytes, bytes] = {}
         self.length = -1
         self.gzip = False
@@ -105,6 +120,10 @@ def read(fields: Sequence[Field], methods: Methods) -> Request:
         if not length.isdigit() or len(length) > 18:
             raise Malformed("content-length")
         request.length = int(length)
+    if methods.pages is not None and b"application/grpc" not in headers.get(b"content-type", b""):
+        request.streaming, request.method = methods.pages, pseudo[b":method"]
+        request.metadata = {b"host": pseudo.get(b":authority", b""), **headers}
+        return request
     try:
         _http_rules(request, pseudo[b":method"], headers)
         if not request.http:

@@ -6,7 +6,7 @@ etcd's client/v3/concurrency, of which clients of both kinds may stand in one qu
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from actors.kv.proto import election_pb2 as election
@@ -27,6 +27,7 @@ SESSION_TTL_S = 60
 SESSION_EXPIRED = V3Error(errors.UNKNOWN, "mutex: session is expired")
 NOT_LEADER = V3Error(errors.UNKNOWN, "election: not leader")
 NO_LEADER = V3Error(errors.UNKNOWN, "election: no leader")
+NO_KEY_OF_LEADER = V3Error(errors.UNKNOWN, '"leader" field must be provided')
 
 
 class Recipes:
@@ -48,7 +49,7 @@ class Recipes:
         yield Method(here + "Observe", *observed, self._served(self._observe), answers_many=True)
 
     def _served(self, work: Any) -> Any:
-        return lambda call, request, _size: self._rpc.run(call, work(call, request))
+        return lambda call, request, _size: self._rpc.run(call, _told_by_a_client(work(call, request)))
 
     # -- locks ------------------------------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ class Recipes:
         return self._rpc.head(election.CampaignResponse(leader=leader))
 
     async def _proclaim(self, call: Call, request: election.ProclaimRequest) -> election.ProclaimResponse:
-        result = await self._write(call, request.leader, request.value)
+        result = await self._write(call, _leader_of(request), request.value)
         return self._rpc.head(election.ProclaimResponse(), result.revision)
 
     async def _write(self, call: Call, leader: election.LeaderKey, value: bytes) -> Result:
@@ -109,7 +110,7 @@ class Recipes:
         return self._told(first)
 
     async def _resign(self, call: Call, request: election.ResignRequest) -> election.ResignResponse:
-        leader = request.leader
+        leader = _leader_of(request)
         if not leader.key:
             raise errors.EMPTY_KEY
         delete = says.OpDelete(blob(leader.key))
@@ -181,6 +182,21 @@ class Recipes:
 
     def _leave(self, call: Call, key: bytes) -> None:
         self._rpc.tell(call, says.Delete(blob(key)))
+
+
+async def _told_by_a_client(work: Coroutine[Any, Any, Any]) -> Any:
+    """What ``work`` gives. In etcd a client within the server does it, of whose errors only the words are told."""
+    try:
+        return await work
+    except V3Error as error:
+        raise V3Error(errors.UNKNOWN, error.message) from None
+
+
+def _leader_of(request: election.ProclaimRequest | election.ResignRequest) -> election.LeaderKey:
+    """Raises NO_KEY_OF_LEADER."""
+    if not request.HasField("leader"):
+        raise NO_KEY_OF_LEADER
+    return request.leader
 
 
 class _Waiter:

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from actors.kv.proto import election_pb2 as election
 from actors.kv.proto import etcd_pb2 as pb
@@ -87,9 +88,36 @@ def test_a_lease_that_isnt_there(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as error:
         acquire(channel, b"m", 12345)
     assert (error.value.code(), error.value.details()) == (
-        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.UNKNOWN,
         "etcdserver: requested lease not found",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "words"),
+    [
+        ("Proclaim", election.ProclaimRequest(), '"leader" field must be provided'),
+        ("Resign", election.ResignRequest(), '"leader" field must be provided'),
+        ("Proclaim", election.ProclaimRequest(leader=election.LeaderKey(rev=1)), "etcdserver: key is not provided"),
+        ("Resign", election.ResignRequest(leader=election.LeaderKey(rev=1)), "etcdserver: key is not provided"),
+        (
+            "Proclaim",
+            election.ProclaimRequest(leader=election.LeaderKey(name=b"e", key=b"e/1", rev=1, lease=12345)),
+            "election: not leader",
+        ),
+        (
+            "Campaign",
+            election.CampaignRequest(name=b"e", lease=12345, value=b"v"),
+            "etcdserver: requested lease not found",
+        ),
+    ],
+)
+def test_of_an_elections_errors_only_the_words_are_told_as_etcd_does(
+    channel: grpc.Channel, name: str, asked: Message, words: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        elect(channel, name, asked, election.CampaignResponse)
+    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.UNKNOWN, words)
 
 
 def test_elections(channel: grpc.Channel) -> None:

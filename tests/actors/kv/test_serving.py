@@ -1,8 +1,10 @@
 """The port as etcd's flags ask for it: TLS and certificates, users by certificate, JWT, quota, limits, listeners."""
 
+import json
 import os
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from actors.kv.certificates import CertificateError, check, named, openssl_name
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
 from actors.setting import Etcd
+from tests import needs
 from tests.actors.kv import pki
 from tests.actors.kv.pki import Authority
 from tests.actors.kv.server import Client, Running, free_port
@@ -79,6 +82,52 @@ def test_both_protocols_over_tls_told_by_alpn_or_first_bytes(tmp_path: Path) -> 
             plain.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200 OK" not in _all(plain)
         assert _http(server.port, ca, [])[1] == b"HTTP/1.1 200 OK"
+
+
+def _curl(ca: Authority, *words: str) -> tuple[str, str]:
+    """What curl, which chooses HTTP/2 where TLS offers it, got: the body, then status and version."""
+    command = [
+        needs.program("curl"),
+        "-s",
+        "-m",
+        "10",
+        "--cacert",
+        str(ca.file),
+        "-w",
+        "\n%{http_code} %{http_version}",
+    ]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    body, _, how = done.stdout.rpartition("\n")
+    return body, how
+
+
+def test_the_pages_over_tls_are_had_by_http_2_as_well(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    with Running(tmp_path / "n", etcd=Etcd(cert_file=cert, key_file=key), at="https://127.0.0.1:0") as server:
+        at = f"https://127.0.0.1:{server.port}"
+        assert _curl(ca, f"{at}/health") == ('{"health":"true","reason":""}\n', "200 2")
+        assert _curl(ca, "--http1.1", f"{at}/health")[1] == "200 1.1"
+        assert _curl(ca, f"{at}/none") == ("404 page not found\n", "404 2")
+        head, told = _curl(ca, "--head", f"{at}/version")
+        assert (told, head.splitlines()[0]) == ("200 2", "HTTP/2 200 ")
+        put, told = _curl(ca, f"{at}/v2/keys/a", "-XPUT", "-d", "value=1")
+        assert (told, json.loads(put)["node"]["value"]) == ("201 2", "1")
+        put, told = _curl(ca, f"{at}/v3/kv/put", "-d", '{"key":"YQ==","value":"MQ=="}')
+        assert (told, json.loads(put)["header"]["revision"]) == ("200 2", "2")
+        asked = '{"create_request":{"key":"YQ==","start_revision":"2"}}'
+        seen, _ = _curl(ca, "-N", "-m", "1", f"{at}/v3/watch", "-d", asked)
+        assert [sorted(json.loads(line)["result"]) for line in seen.splitlines()] == [
+            ["created", "header"],
+            ["events", "header"],
+        ]
+        large = tmp_path / "large"
+        large.write_bytes(b"value=" + b"x" * (3 << 20))
+        assert _curl(ca, f"{at}/v2/keys/a", "-XPUT", "-d", f"@{large}")[1] == "413 2"
+        # gRPC is served beside them, and what says that it is gRPC and isn't is refused as before
+        assert _curl(ca, f"{at}/health", "-H", "content-type: application/grpcx")[1] == "415 2"
+        with client(server, credentials(ca)) as etcd:
+            assert etcd.get(b"a").kvs[0].value == b"1"
 
 
 def _http(port: int, ca: Authority, protocols: list[str]) -> tuple[str | None, bytes]:
@@ -290,7 +339,7 @@ def test_the_quota_raises_the_alarm_and_deletes_still_pass(tmp_path: Path) -> No
         compact = pb.CompactionRequest(revision=gone.header.revision)
         etcd.ask("KV/Compact", compact, pb.CompactionResponse)
         etcd.ask("Maintenance/Defragment", pb.DefragmentRequest(), pb.DefragmentResponse)
-        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE, memberID=listed[0].memberID)
+        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
         etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
         etcd.put(b"b")
 
