@@ -189,7 +189,9 @@ class Session:
     def _ask(self, step: Step) -> str:
         command = re.sub(r"\$(\w+)", lambda name: self.names.get(name[1], name[0]), step.command)
         command, stdin = self._rebased(command), self._rebased(step.stdin)
-        where = [] if "--endpoints" in command else [f"--endpoints={self.endpoints}"]
+        # a token is good at another member only once that one has applied it: etcd's clients see it refused, or not
+        endpoints = self.names["ENDPOINT"] if "--user" in command else self.endpoints
+        where = [] if "--endpoints" in command else [f"--endpoints={endpoints}"]
         process = subprocess.Popen(
             [str(self.ctl), *where, *shlex.split(command)],
             env=self.env,
