@@ -33,7 +33,7 @@ test-native: native
 	CORELOG_NATIVE=yes $(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance" tests/actors/kv
 
 test-acceptance: $(STAMP)
-	$(BIN)/pytest -m acceptance tests/acceptance
+	$(BIN)/pytest -m "acceptance and not slow" tests/acceptance
 
 test-all: $(STAMP)
 	$(BIN)/pytest -m "not acceptance"

@@ -15,7 +15,7 @@ from tests.cluster import parts
 from tests.foreign import emptied, golang, jetcd, proxies, servers, suites, walk
 from tests.foreign.walk import Where
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cluster.test_linearizable import KINDS, MINUTES, compared_bytes, counted, operations, storm
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.kafka]
 
 
 @pytest.mark.timeout(60 * (MINUTES + 10))

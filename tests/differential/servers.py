@@ -257,7 +257,7 @@ def _wait(server: Server) -> None:
     # a new cluster of etcd's agrees on a version first
     first = server.clients[0]
     lower = pb.DowngradeRequest(version=first.lower)
-    for _ in range(200):
+    for _ in range(1200):
         if "code" not in first.call("Downgrade", lower):
             return
         time.sleep(0.05)

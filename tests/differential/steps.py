@@ -149,13 +149,9 @@ steps = st.one_of(
     step("WatchCancel", st.sampled_from([0, 1, 2, 7, 99])),
     step("Alarm", st.builds(pb.AlarmRequest, alarm=st.integers(0, 2), memberID=st.sampled_from([0, 5]))),
     step("MemberList", st.booleans()),
-    step("WatchProgress"),
     step("MoveLeader", st.just(1)),
-    step(
-        "Downgrade",
-        st.integers(0, 2),
-        st.sampled_from(["LOWER", "LOWER", "LOWER.9", "LOWER.0-x", "x", "", "2.9", "9.0"]),
-    ),
+    # Downgrade (etcd looks after it by a clock of its own) and progress (untold where a watch is behind: five seconds)
+    # stand in the sequences of test_differential that are always the same
     step("Defragment"),
 )
 

@@ -11,7 +11,7 @@ from tests.differential.running import Pairs
 from tests.differential.steps import auth_sequences, sequences
 
 #: One worker for all: the last test looks at what the others met.
-pytestmark = pytest.mark.xdist_group("differential")
+pytestmark = [pytest.mark.xdist_group("differential"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ RARE_KEYS = [
     ("LeaseGrant", 0, pb.LeaseGrantRequest(ID=11, TTL=60)),
     ("Downgrade", 0, 0, "x"),
     ("Downgrade", 0, 0, "9.0"),
+    *[("Downgrade", 0, 0, version) for version in ("LOWER", "LOWER.9", "LOWER.0-x", "", "2.9")],
     ("Downgrade", 0, 1, "LOWER"),
     ("Downgrade", 0, 1, "LOWER"),
     ("Downgrade", 0, 2, ""),

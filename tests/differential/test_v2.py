@@ -120,8 +120,18 @@ RARE = [
 ]  # fmt: skip
 
 
+#: And of keys' errors.
+RARE_KEYS = [
+    ("Page", 0, "POST", "/v2/members", '{"peerURLs":[]}', "application/json", ("", "")),
+    ("Keys", 0, "PUT", "@/d/a", {"value": "one"}, True, "", ("", "")),
+    ("Keys", 0, "DELETE", "@/d", {"dir": "true"}, True, "", ("", "")),
+    ("Keys", 0, "PUT", "@/d/a", {"value": "two", "refresh": "true", "ttl": "1000"}, True, "", ("", "")),
+]
+
+
 def test_what_few_sequences_meet_is_told_as_in_etcd(pairs: Pairs) -> None:
     pairs.run(RARE)
+    pairs.run(RARE_KEYS)
 
 
 def test_nothing_was_left_out(pairs: Pairs) -> None:

@@ -94,7 +94,7 @@ def test_a_file_named_by_a_variable(tmp_path: Path) -> None:
         ("[log]\naddress = 'segments:///x'\nadress = 1", "f.toml:3: unknown key 'log.adress'; did you mean address?"),
         ("[log]\n[log.kafak]\nx = 1", "f.toml:2: unknown key 'log.kafak'; did you mean kafka?"),
         ("[metadata]\nlease = '1'\n\nlease.x = 2\nlease = 3", "f.toml: not TOML"),
-        ("zzzzzz = 1", "f.toml:1: unknown key 'zzzzzz'; known are data, log, name"),
+        ("zzzzzz = 1", "f.toml:1: unknown key 'zzzzzz'; known are data, log, discovery"),
         ('[metadata]\nlease = "odd"\n[engine]\na = "1"\n[updater]\nb = ["x"]', "f.toml:5: updater: b must be a text"),
         ("a = 1\na = 2\n", "f.toml: not TOML: Cannot overwrite a value (at line 2"),
         ("lease = 1", "f.toml:1: lease: 1 is no duration: write 1s"),
