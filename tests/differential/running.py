@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import Message
+
 from actors.kv.proto import auth_pb2
 from actors.kv.proto import etcd_pb2 as pb
 from tests.differential import masks, servers
@@ -214,8 +216,18 @@ def _told(stream: Any) -> Plain:
     return {"events": dict(stream.events), "controls": dict(stream.controls), "ended": stream.ended}
 
 
+#: A message of more isn't shown: its text would take longer than its step.
+SHOWN_BYTES_MAX = 20_000
+
+
 def _shown(step: Any) -> str:
-    return " ".join(str(part).replace("\n", " ") for part in step)
+    return " ".join(_part(part) for part in step)
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, Message) and part.ByteSize() > SHOWN_BYTES_MAX:
+        return f"{part.DESCRIPTOR.name} of {part.ByteSize()} bytes"
+    return str(part).replace("\n", " ")
 
 
 # -- how each step asks ---------------------------------------------------------------------------------------
