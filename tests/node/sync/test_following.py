@@ -319,8 +319,6 @@ def test_v2_keys_are_followed_too(which: str, tmp_path: Path) -> None:
         run(work)
 
 
-# a server that ends while a handshake is being refused leaves its socket to the garbage collector
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_over_tls_the_authority_and_the_clients_certificate_count(tmp_path: Path) -> None:
     ca = Authority(tmp_path)
     cert, key, _ = ca.sign("server")
