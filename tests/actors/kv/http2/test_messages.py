@@ -52,9 +52,9 @@ def test_two_gzip_members_are_one_message_but_a_thousand_are_an_attack() -> None
     ("packed", "why"),
     [
         (b"", "EOF"),
-        (gzip.compress(b"text")[:-3], "unexpected EOF"),
+        (gzip.compress(b"text", mtime=0)[:-3], "unexpected EOF"),
         (b"no gzip at all", "gzip: invalid header"),
-        (gzip.compress(b"text")[:-8] + bytes(8), "gzip: invalid checksum"),
+        (gzip.compress(b"text", mtime=0)[:-8] + bytes(8), "gzip: invalid checksum"),
         (zlib.compress(b"text"), "gzip: invalid header"),
     ],
 )
