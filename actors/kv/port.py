@@ -71,6 +71,7 @@ class Port:
         self._certificates: Certificates | None = None
         self._limits = limits(setting.etcd)
         self._open_ones: set[Any] = set()
+        self._closed = False
         self._socket_path = Path(setting.folder) / "run" / "kv.sock"
         self._sweeper: asyncio.TimerHandle | None = None
         #: host:port of clients' listeners, as they came out (port 0 asks for a free one), and their URLs
@@ -139,6 +140,7 @@ class Port:
         """Stop listening, end all connections, refuse what wasn't sent."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._closed = True
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -171,6 +173,8 @@ class Port:
 
     def welcome(self, transport: Any) -> str | None:
         """The common name of a client's certificate where it stands for a user, else "". None: it isn't let in."""
+        if self._closed:
+            return None  # accepted before, made now
         certificate = transport.get_extra_info("peercert") if self._certificates is not None else None
         if not certificate:
             return ""

@@ -1,5 +1,6 @@
 """How commands reach a node: by the unix socket of its data folder, or an address and a token."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -121,7 +122,11 @@ class UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.close()
+            raise
 
 
 class Client:
@@ -159,12 +164,16 @@ class Client:
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         connection = self._connect(self.common.timeout + 2 if timeout_s == -1 else timeout_s)
         try:
-            connection.request(method, url, raw, all_headers)
+            # who answers without reading the body may be gone before it is sent; the answer is there
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, url, raw, all_headers)
             response = connection.getresponse()
         except (TimeoutError, ConnectionResetError, http.client.HTTPException) as error:
+            connection.close()
             code = UNREACHABLE if method == "GET" else UNKNOWN
             raise Failure(f"{self.where} gave no answer: {error!r}", code) from error
         except OSError as error:
+            connection.close()
             raise Failure(
                 f"no node answers at {self.where} ({error.strerror or error}); start one with `corelog up`, "
                 "or say --endpoint or --data",

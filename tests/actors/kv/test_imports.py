@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.bolt.imported import parts, store_of
@@ -65,6 +65,7 @@ def test_a_file_gives_the_store_that_it_was_made_of(tmp_path: Path) -> None:
     assert encoded(made) == encoded(store)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200_000), st.randoms(use_true_random=False))
 def test_parts_of_any_size_in_any_order_make_the_same(size: int, random: object) -> None:
     store = filled(100)

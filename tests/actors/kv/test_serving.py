@@ -339,7 +339,7 @@ def test_the_quota_raises_the_alarm_and_deletes_still_pass(tmp_path: Path) -> No
         compact = pb.CompactionRequest(revision=gone.header.revision)
         etcd.ask("KV/Compact", compact, pb.CompactionResponse)
         etcd.ask("Maintenance/Defragment", pb.DefragmentRequest(), pb.DefragmentResponse)
-        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)
+        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE, memberID=listed[0].memberID)
         etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
         etcd.put(b"b")
 

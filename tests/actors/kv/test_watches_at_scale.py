@@ -12,6 +12,7 @@ import pytest
 
 from actors.kv.http2 import frames, hpack
 from actors.kv.http2.connection import Http2
+from actors.kv.port import Serves
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc import watches, watching
 from tests.actors.kv.http2.peer import Transport
@@ -41,7 +42,7 @@ class Client:
 
     def __init__(self, server: Running, window: int = ALL) -> None:
         self.transport = Transport()
-        self.connection: Http2 = server.kv_port.http2(False, "addr:test", "")
+        self.connection: Http2 = server.kv_port.http2(False, "addr:test", "", Serves.ALL, False)
         self.connection.connection_made(self.transport)
         more = frames.window_update(0, window - frames.WINDOW_DEFAULT) if window > frames.WINDOW_DEFAULT else b""
         self.connection.data_received(frames.PREFACE + frames.settings([(frames.SET_INITIAL_WINDOW, window)]) + more)

@@ -128,6 +128,10 @@ class Serving:
                         connection.too_slow()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._end.wait(), self._sweep_s)
+        for connection in list(self.connections):
+            connection.too_slow()
+        while self.connections:
+            await asyncio.sleep(0)
             for connection in list(self.connections):
                 connection.close()
             await asyncio.sleep(0.05)
