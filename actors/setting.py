@@ -15,6 +15,8 @@ class Etcd(msgspec.Struct, frozen=True, kw_only=True):
     initial_advertise_peer_urls: list[str] = []
     listen_client_http_urls: list[str] = []
     listen_metrics_urls: list[str] = []
+    #: "extensive": also how long calls took
+    metrics: str = "basic"
     cert_file: str = ""
     key_file: str = ""
     trusted_ca_file: str = ""

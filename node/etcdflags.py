@@ -129,6 +129,7 @@ SERVING: dict[str, Flag] = {
     **_named("cert-file key-file trusted-ca-file client-crl-file", text_of),
     **_named("client-cert-auth auto-tls enable-grpc-gateway", truth),
     **_named("client-cert-allowed-hostname cipher-suites host-whitelist cors", texts),
+    **_named("metrics", one_of("basic", "extensive")),
     **_named("tls-min-version", one_of("TLS1.2", "TLS1.3")),
     **_named("tls-max-version", one_of("", "TLS1.2", "TLS1.3")),
     **_named("self-signed-cert-validity auth-token-ttl max-txn-ops max-request-bytes quota-backend-bytes", number),
@@ -183,7 +184,7 @@ _MEANINGLESS = frozenset(
     experimental-snapshot-catchup-entries experimental-warning-apply-duration
     experimental-warning-unary-request-duration feature-gates heartbeat-interval initial-cluster-state
     initial-cluster-token listen-peer-urls log-format log-level log-outputs log-package-levels
-    log-rotation-config-json logger max-learners max-snapshots max-wals metrics peer-cert-allowed-cn
+    log-rotation-config-json logger max-learners max-snapshots max-wals peer-cert-allowed-cn
     peer-cert-allowed-hostname peer-cert-file peer-client-cert-file peer-client-key-file peer-crl-file peer-key-file
     peer-trusted-ca-file proxy proxy-dial-timeout proxy-failure-wait proxy-read-timeout proxy-refresh-interval
     proxy-write-timeout raft-read-timeout raft-write-timeout snapshot-catchup-entries snapshot-count v2-deprecation

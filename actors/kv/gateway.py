@@ -1,5 +1,6 @@
 """gRPC's JSON gateway under ``/v3/`` (and ``/v3beta/``): the services of gRPC over HTTP/1.1."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -104,7 +105,7 @@ class GatewayCall:
 
     def __init__(self, exchange: Exchange, method: Method, tally: Tally) -> None:
         self.gone = False
-        self._tally = tally
+        self._tally, self._opened_s = tally, time.monotonic()
         self.on_message: Callable[[bytes], None] = _nothing
         self.on_end: Callable[[], None] = _nothing
         self.on_gone: Callable[[], None] = _nothing
@@ -130,6 +131,7 @@ class GatewayCall:
         elif not self.gone:
             self.gone = True
             self._tally.ok += 1
+            self._tally.timed(self._opened_s)
             short = SHORT.get(self._method.path)
             body = short[1](message) if short is not None else self._dumps(message)
             self._exchange.respond(200, JSON, body)
@@ -155,6 +157,7 @@ class GatewayCall:
             return
         self.gone = True
         self._tally.end(status)
+        self._tally.timed(self._opened_s)
         if status and not self._begun:
             _error(self._exchange, HTTP.get(status, 500), status, message)
             return

@@ -1,13 +1,13 @@
 """``/metrics`` of etcd's port, by the names that etcd's alerts and dashboards use. True values only.
 
-There is no WAL and no backend of our own on Kafka, and there are no peers: their names are left out.
+On Kafka nothing is made durable here, there is no backend, and there are no peers: their names are left out.
 Source of the names: etcd's ``contrib/mixin`` and its documentation of metrics.
 """
 
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from actors.coordination.membership import id_of
 from actors.kv import policing
@@ -54,6 +54,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         yield from self._server()
         yield from self._store()
+        yield from self._log()
         yield from self._grpc()
         yield from policing.metrics(self._fold.v3.revs, self._v3.rates)
 
@@ -106,6 +107,14 @@ class Metrics:
         yield _gauge("etcd_debugging_store_watchers", "Watchers of v2's keys", self._hub.count)
         yield _gauge("etcd_debugging_store_keys", "v2's keys", len(store.files))
 
+    def _log(self) -> Iterator[Metric]:
+        synced = getattr(self._shell.log, "synced", None)  # of the log of files
+        if synced is not None:
+            name = "etcd_disk_wal_fsync_duration_seconds"
+            yield HistogramMetricFamily(
+                name, "Syncs of the log's files by this process", synced.buckets(), synced.sum_s
+            )
+
     def _answered(self, path: str) -> int:
         tally = self._v3.http2.tallies.get(path.encode())
         return tally.ok if tally else 0
@@ -117,15 +126,20 @@ class Metrics:
         labels = ["grpc_method", "grpc_service", "grpc_type"]
         started = CounterMetricFamily("grpc_server_started", "Calls begun", labels=labels)
         handled = CounterMetricFamily("grpc_server_handled", "Calls answered", labels=[*labels, "grpc_code"])
+        took = HistogramMetricFamily("grpc_server_handling_seconds", "How long calls took", labels=labels)
         for path, method in self._v3.methods.items():
             tally = self._v3.http2.tally(path.encode())
             values = _labels(method)
             started.add_metric(values, tally.started)
+            if tally.took is not None:
+                took.add_metric(values, tally.took.buckets(), tally.took.sum_s)
             for code, count in {0: tally.ok, **tally.failed}.items():
                 name = _CODES[code] if 0 <= code < len(_CODES) else str(code)
                 handled.add_metric([*values, name], count)
         yield started
         yield handled
+        if took.samples:
+            yield took
 
 
 def _labels(method: Method) -> list[str]:

@@ -35,10 +35,12 @@ class Methods:
     traffic: Traffic = field(default_factory=Traffic)
     #: who serves what isn't gRPC; None: it is refused
     pages: Streaming | None = None
+    #: whether it is counted how long calls take
+    timed: bool = False
 
     def tally(self, path: bytes) -> Tally:
         """The one of a method that there is."""
-        return self.tallies.setdefault(path, Tally())
+        return self.tallies.get(path) or self.tallies.setdefault(path, Tally(self.timed))
 
 
 class Malformed(Exception):

@@ -40,7 +40,7 @@ class V3:
         self._compacted: Reach = (-1, None)
         self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
-        self.http2 = Methods()
+        self.http2 = Methods(timed=setting.etcd.metrics == "extensive")
         self.rates = self._rpc.rates
         self._rpc.saw_members()
         rpc, watches = self._rpc, self.watches

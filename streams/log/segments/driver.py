@@ -14,6 +14,7 @@ from streams.log.segments.shared import Place, SharedEnd
 from streams.log.segments.wakeups import Bell
 from streams.log.segments.writer import SEGMENT_BYTES, Writer
 from streams.records import Entry, Record
+from streams.took import Took
 
 #: A tail that is this many records behind reads larger chunks, in a thread: the disk may be cold.
 FAR_BEHIND = 4096
@@ -55,6 +56,11 @@ class SegmentsLog:
         self._seen_end = 0
         self._safety: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def synced(self) -> Took:
+        """How long this process' syncs took."""
+        return self._writer.synced
 
     @classmethod
     async def open(cls, folder: str | Path, options: dict[str, str] | None = None) -> "SegmentsLog":

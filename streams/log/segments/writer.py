@@ -6,6 +6,7 @@ only: the driver calls it in a thread of its own.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,14 @@ from streams.log.segments import files, frames
 from streams.log.segments.frames import FRAME_MAGIC, SEGMENT_HEADER_BYTES, DamagedLog
 from streams.log.segments.recovery import recover
 from streams.log.segments.shared import CLEAN, FAILED, WRITING, Place, SharedEnd, is_full
+from streams.took import Took
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 #: Allocated space that only small commits may use when the disk is full: renewals, resignations, tombstones.
 RESERVE_BYTES = 128 * 1024
 SMALL_BYTES = 4096
+#: As etcd counts those of its WAL.
+SYNC_BOUNDS_S = [0.001 * 2**power for power in range(14)]
 
 
 class Writer:
@@ -33,6 +37,8 @@ class Writer:
         self._files_seen = -1
         #: where the last commit of this writer ended
         self.reached = Place(0, 0, 0)
+        #: of what is written and made durable
+        self.synced = Took(SYNC_BOUNDS_S)
 
     def open(self) -> None:
         """Bring the folder in order under the lock. Raises DamagedLog, ForeignLog, LogUnavailable."""
@@ -216,9 +222,11 @@ class Writer:
         shared.state = WRITING
         try:
             files.write_all(fd, data, place.byte)
+            began_s = time.monotonic()
             files.sync_data(fd)
         except OSError as error:
             self._take_back(place, error)
+        self.synced.add(time.monotonic() - began_s)
         self.reached = Place(place.end + count, place.segment, place.byte + len(data))
         shared.publish(self.reached)
         shared.state = CLEAN

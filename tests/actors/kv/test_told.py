@@ -10,10 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import reflection_pb2 as reflected
 from actors.kv.rpc.reflection import PATHS
+from actors.setting import Etcd
+from streams.log.port import Log
+from streams.log.segments.driver import SegmentsLog
 from tests.actors.kv.server import Client, Running
 from tests.actors.kv.test_serving import client, refused
 
-#: What etcd's own alerts and dashboard ask for, but the WAL, the backend and the peers, which aren't here.
+#: What etcd's own alerts and dashboard ask for, but the backend and the peers, which aren't here.
 MIXIN = (
     "etcd_server_has_leader etcd_server_is_leader etcd_server_leader_changes_seen_total "
     "etcd_server_proposals_failed_total etcd_server_proposals_pending etcd_server_proposals_committed_total "
@@ -62,6 +65,29 @@ def test_what_is_counted_is_what_happened(tmp_path: Path) -> None:
         assert after["etcd_server_has_leader", ()] == after["etcd_server_is_leader", ()] == 1
         got = "etcd_network_client_grpc_received_bytes_total"
         assert after[got, ()] > before[got, ()] > -1
+
+
+def test_how_long_calls_and_syncs_took_is_told_if_asked_for_and_true(tmp_path: Path) -> None:
+    async def log() -> Log:
+        return await SegmentsLog.open(tmp_path / "log")
+
+    with Running(tmp_path / "plain") as server:
+        told = {name for name, _ in values(server)}
+        assert not {"grpc_server_handling_seconds_bucket", "etcd_disk_wal_fsync_duration_seconds_bucket"} & told
+    with Running(tmp_path / "n", log, Etcd(metrics="extensive")) as server, client(server) as etcd:
+        for number in range(3):
+            etcd.put(b"k%d" % number)
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "key is not provided", etcd.put, b"")
+        page = Client(server.port)
+        page.raw("POST", "/v3/kv/put", b'{"key":"YQ==","value":"YQ=="}')
+        page.close()
+        after = values(server)
+        put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
+        assert after["grpc_server_handling_seconds_count", put] == 5
+        assert after["grpc_server_handling_seconds_bucket", tuple(sorted((("le", "10.0"), *put)))] == 5
+        assert 0 <= after["grpc_server_handling_seconds_sum", put] < 10
+        assert after["etcd_disk_wal_fsync_duration_seconds_count", ()] >= 4
+        assert after["etcd_disk_wal_fsync_duration_seconds_sum", ()] > 0
 
 
 @pytest.mark.parametrize("path", PATHS)
