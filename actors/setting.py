@@ -69,6 +69,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     log_id: str
     log_options: dict[str, str] = {}
+    #: by whom started the node (streams.log.open.check_of); empty: each process looks by itself
+    log_checked: str = ""
     #: Ed25519 public key (hex) of `log.opened`: voids must be signed by it
     operator_key: str = ""
     alone: bool = True

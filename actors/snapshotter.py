@@ -29,7 +29,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 async def take(setting: Setting) -> list[Taken]:
     """Bring each fold's snapshot up to the log's end. Raises Halt before it would write past a poisonous record."""
-    log = await open_log(setting.log, setting.log_options)
+    log = await open_log(setting.log, setting.log_options, setting.log_checked)
     taken = []
     try:
         end = await log.end()

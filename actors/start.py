@@ -25,7 +25,7 @@ async def opened(setting: Setting, actor: str) -> Log:
     logger = structlog.get_logger(actor=actor)
     while True:
         try:
-            return await open_log(setting.log, setting.log_options)
+            return await open_log(setting.log, setting.log_options, setting.log_checked)
         except LogUnavailable as error:
             logger.warning("the log can't be reached", error=str(error))
             await asyncio.sleep(OPEN_RETRY_S)

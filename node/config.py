@@ -108,7 +108,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         discovered = kept.kept(self.folder)
         return self.control and not self.replica and (discovered is None or discovered.control)
 
-    def setting(self, folder: DataFolder, log_id: str, operator_key: str, version: str) -> Setting:
+    def setting(
+        self, folder: DataFolder, log_id: str, operator_key: str, version: str, log_checked: str = ""
+    ) -> Setting:
         """What the actors are told."""
         return Setting(
             machine=folder.machine,
@@ -118,6 +120,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             log=self.log_address,
             log_id=log_id,
             log_options=self.log_place.options,
+            log_checked=log_checked,
             operator_key=operator_key,
             alone=self.alone,
             name=self.name or socket.gethostname(),

@@ -35,7 +35,7 @@ from node.config import Config
 from node.discovery.bootstrap import discover
 from node.identity import DataFolder
 from node.systemd import Notifier
-from streams.events.log import LogOpened
+from streams.log.open import load
 
 #: What a node runs: the five actors and what people meet.
 ACTORS = (*FIVE, Spec("gateway", "node.gateway.server:serve"))
@@ -78,8 +78,9 @@ def up(config: Config, actors: Sequence[Spec] = ()) -> int:
             if config.discovery:
                 notifier.status("looking for the cluster by its discovery token")
                 discover(config, folder)
-            log_id, operator_key = _log_id(config, folder)
-            setting = config.setting(folder, log_id, operator_key, version())
+            load(config.log_address)
+            log = _log_known(config, folder)
+            setting = config.setting(folder, log.log_id, log.operator_key, version(), log.checked)
             code = Node(config, setting, folder, actors, notifier).run(began_s)
         if code is not None:
             return code
@@ -126,12 +127,13 @@ class _Answer(msgspec.Struct):
 
     log_id: str = ""
     operator_key: str = ""
+    checked: str = ""
     error: str = ""
     exit_code: int = 1
     unreachable: bool = False
 
 
-def _log_id(config: Config, folder: DataFolder) -> tuple[str, str]:
+def _log_known(config: Config, folder: DataFolder) -> _Answer:
     """The log's id and its operator's public key; the log is founded if it is new. Raises Refused, FolderError.
 
     A machine that has joined before starts also when the log can't be reached now: its units must be looked after.
@@ -142,12 +144,13 @@ def _log_id(config: Config, folder: DataFolder) -> tuple[str, str]:
         structlog.get_logger(actor="node").warning(
             "the log can't be reached now; starting all the same", error=answer.error
         )
-        return known, folder.known_operator_key
+        return _Answer(known, folder.known_operator_key)
     if answer.error:
         raise Refused(answer.error, answer.exit_code)
     folder.join(answer.log_id, answer.operator_key)
     # a log whose founding record was trimmed away doesn't tell its operator any more
-    return answer.log_id, answer.operator_key or folder.known_operator_key
+    answer.operator_key = answer.operator_key or folder.known_operator_key
+    return answer
 
 
 def _in_child(work: Callable[[], _Answer], wait: Callable[[int], bool] = lambda _pipe: True) -> _Answer:
@@ -192,8 +195,7 @@ def _open(config: Config, folder: DataFolder, known: str) -> _Answer:
     from streams.log.port import LogUnavailable
 
     try:
-        opened = asyncio.run(_found(config, folder, known))
-        return _Answer(opened.id, opened.operator_key)
+        return asyncio.run(_found(config, folder, known))
     except LogUnavailable as error:
         return _Answer(
             error=f"the log at {config.log_address} can't be reached: {error}", exit_code=5, unreachable=True
@@ -202,10 +204,10 @@ def _open(config: Config, folder: DataFolder, known: str) -> _Answer:
         return _Answer(error=str(error) or repr(error), exit_code=int(getattr(error, "exit_code", 1)))
 
 
-async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
+async def _found(config: Config, folder: DataFolder, known: str) -> _Answer:
     from actors.coordination.admission import Nonces, admit
     from streams.log.founding import found, identity
-    from streams.log.open import open_log
+    from streams.log.open import check_of, open_log
 
     if config.replica and Nonces(str(config.folder)).read():
         raise Refused(
@@ -231,7 +233,7 @@ async def _found(config: Config, folder: DataFolder, known: str) -> LogOpened:
         if not setting.alone and not setting.replica:
             # the first record of an actor would end its namesake: a copy of a live machine must not get that far
             await admit(setting, log, Nonces(setting.folder).read())
-        return opened
+        return _Answer(opened.id, opened.operator_key, check_of(log))
     finally:
         await log.close()
 

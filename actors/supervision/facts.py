@@ -74,7 +74,7 @@ async def serve(setting: Setting, signals: Signals, facts: tuple[Fallen, ...]) -
         wall_ms = time.time_ns() // 1_000_000
         said = record(setting, facts, next_incarnation(setting.folder, wall_ms), wall_ms)
         try:
-            log = await open_log(setting.log, setting.log_options)
+            log = await open_log(setting.log, setting.log_options, setting.log_checked)
             try:
                 await log.append([said])
             finally:

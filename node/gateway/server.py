@@ -56,7 +56,7 @@ def names(setting: Setting) -> frozenset[str]:
 async def serve(setting: Setting, signals: Signals) -> None:
     """Serve until ``signals.stop``. Raises OSError when an address can't be listened on."""
     folder = Path(setting.folder)
-    log = await open_log(setting.log, setting.log_options)
+    log = await open_log(setting.log, setting.log_options, setting.log_checked)
     replica = await restored(setting, ControlFold, log)
     host = Host(Passive(), replica, f"gateway@{setting.machine}", lambda: os.urandom(8).hex())
     shell = Shell(host, log, _no_effects)

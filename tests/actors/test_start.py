@@ -23,7 +23,7 @@ async def test_a_log_that_can_not_be_reached_is_asked_again_until_it_is_there(
     asked: list[tuple[str, dict[str, str]]] = []
     really = start.open_log
 
-    async def late(address: str, options: Mapping[str, str] | None = None) -> Log:
+    async def late(address: str, options: Mapping[str, str] | None = None, checked: str = "") -> Log:
         asked.append((address, dict(options or {})))
         if len(asked) < 3:
             raise LogUnavailable("no broker answers")

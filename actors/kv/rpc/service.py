@@ -32,6 +32,7 @@ from streams.replay import Applied
 
 #: What a database may have by default, as etcd's.
 QUOTA_BYTES = 2 * 1024**3
+UNHEARD_LEASES = 3
 #: What a key, or a lease, costs beyond its bytes, for the quota.
 KEY_BYTES, LEASE_BYTES = 256, 64
 
@@ -106,6 +107,8 @@ class Rpc:
         self.jwts = None if setting.etcd.auth_token == "simple" else Jwts(setting.etcd.auth_token)
         self.quota_bytes = setting.etcd.quota_backend_bytes or QUOTA_BYTES
         self.rates = Rates(self.revs)
+        #: the master's last renewal, and when it was new here
+        self._heard = (-1, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -146,8 +149,20 @@ class Rpc:
         return self._header_bytes
 
     def leaderless(self) -> bool:
-        """No master is known here, or the log can't be reached."""
-        return not self.fold.cluster.election.holder or self.commands.stuck or not self.shell.host.live
+        """No master is known here, or the log can't be reached. Asked now and then: see :meth:`_unheard`."""
+        if not self.fold.cluster.election.holder or self.commands.stuck or not self.shell.host.live:
+            return True
+        return not self.setting.alone and self._unheard()
+
+    def _unheard(self) -> bool:
+        """Whether nothing of a master came for three leases: also this node is cut off then, if it asks for nothing.
+
+        As etcd, which looks for three of its election timeouts. Alone, nothing is renewed.
+        """
+        at, now_s = self.fold.cluster.election.proof_at, time.monotonic()
+        if at != self._heard[0]:
+            self._heard = (at, now_s)
+        return now_s - self._heard[1] > UNHEARD_LEASES * self.setting.lease_ms / 1000
 
     # -- users ------------------------------------------------------------------------------------------------
 

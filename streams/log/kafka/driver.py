@@ -28,26 +28,34 @@ class KafkaLog:
     topic it does both. Offsets have holes where brokers put marks of their own.
     """
 
-    def __init__(self, address: Address, options: Options, found: topics.Topic) -> None:
+    def __init__(self, address: Address, options: Options, min_insync: int) -> None:
         """Use ``open``."""
+        #: for another opening by the same node: see ``open``
+        self.checked = str(min_insync)
         self._address = address
         self._asking = for_admin(address, options)
         self._consuming = for_consumer(address, options)
-        self._writer = Writer(address, options, found)
+        self._writer = Writer(address, options, min_insync)
         self._asker = Consumer(self._consuming)
 
     @classmethod
-    async def open(cls, address: str, options: Mapping[str, str]) -> "KafkaLog":
-        """Makes the topic unless it is there, and checks it.
+    async def open(cls, address: str, options: Mapping[str, str], checked: str = "") -> "KafkaLog":
+        """Makes the topic unless it is there, and checks it: unless it is ``checked`` and its brokers answer.
 
         ``options``: ``delivery.timeout.ms`` (10000), and librdkafka's ``security.protocol``, ``sasl.*``, ``ssl.*``,
         ``socket.*``, ``client.id``. Raises LogUnavailable, ForeignLog.
         """
         parsed = parse_address(address)
         read = parse_options(options)
+        if checked:
+            log = cls(parsed, read, int(checked))
+            if (await asyncio.to_thread(log._writer.look))[0]:
+                sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+                return log
+            await log.close()
         found = await asyncio.to_thread(topics.ensure, parsed, read)
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
-        log = cls(parsed, read, found)
+        log = cls(parsed, read, found.min_insync)
         await log._writer.warm()
         return log
 

@@ -27,7 +27,6 @@ from confluent_kafka.cimpl import NewTopic
 
 from streams.log.kafka.messages import Parts, message_of
 from streams.log.kafka.options import Address, Options, for_admin, for_producer
-from streams.log.kafka.topic import Topic
 from streams.log.port import RECORD_BYTES_MAX, Landed, LogError, LogUnavailable, OutcomeUnknown, RecordTooLarge
 from streams.records import Entry, Record
 
@@ -132,11 +131,11 @@ class Line:
 class Writer:
     """``append`` for the driver. Use it from one event loop."""
 
-    def __init__(self, address: Address, options: Options, topic: Topic) -> None:
+    def __init__(self, address: Address, options: Options, min_insync: int) -> None:
         self._address = address
         self._config = for_producer(address, options)
         self._admin_config = for_admin(address, options)
-        self._min_insync = topic.min_insync
+        self._min_insync = min_insync
         self._loop = asyncio.get_running_loop()
         self._line = self._new_line()
         self._tasks: set[asyncio.Task[None]] = set()

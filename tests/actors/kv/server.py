@@ -64,6 +64,8 @@ class Running:
         self.log: Any = None
         self.kv_port: Port
         self.shell: Shell
+        #: its master
+        self.coordination: asyncio.Task[None]
         self.fold: KvFold
         self.port = 0
 
@@ -107,6 +109,7 @@ class Running:
                 )
                 shell = Shell(host, self.log, _no_effects)
                 tasks.append(asyncio.ensure_future(shell.run()))
+            self.coordination = tasks[0]
             self.shell = shell
             async with asyncio.timeout(15):
                 await live.wait()

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -409,3 +411,34 @@ def test_no_place_to_listen_at(text: str) -> None:
 def test_places() -> None:
     assert places.parse("[::1]:2379", tls=True) == places.Place("https", "::1", 2379, "")
     assert places.parse("unixs://etcd.sock").tls
+
+
+def test_who_asked_for_a_leader_is_told_when_nothing_of_one_came_for_three_leases(tmp_path: Path) -> None:
+    """Also where nobody writes: this node may be cut off, and another one the master."""
+    server = Running(tmp_path)
+    server.setting = msgspec.structs.replace(server.setting, alone=False, lease_ms=400)
+    with server, client(server) as etcd:
+        create = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"w"))
+        kinds = (pb.WatchRequest.SerializeToString, pb.WatchResponse.FromString)
+        watch = etcd.channel.stream_stream("/etcdserverpb.Watch/Watch", *kinds)
+
+        def asks() -> Iterator[pb.WatchRequest]:
+            yield create
+            over.wait(30)
+
+        over = threading.Event()
+        wants, plain = watch(asks(), metadata=[("hasleader", "true")]), watch(asks())
+        assert next(wants).created
+        assert next(plain).created
+        time.sleep(2)  # five leases, renewed
+        etcd.put(b"w")
+        assert next(wants).events
+        began_s = time.monotonic()
+        server.call(server.coordination.cancel)
+        with pytest.raises(grpc.RpcError) as told:
+            next(wants)
+        over.set()
+        assert (told.value.code(), told.value.details()) == (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
+        assert 0.8 < time.monotonic() - began_s < 5
+        etcd.put(b"w")  # and the others go on
+        assert [len(next(plain).events) for _ in range(2)] == [1, 1]
