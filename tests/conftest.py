@@ -10,10 +10,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 pytest_plugins = ["tests.cluster.parts"]
 
-#: Tests that share brokers: in one process they start them once. (xdist's own groups don't work with pytest 9.2.)
+#: Tests that share brokers, and those whose last one looks at what the others met: by parts of their names, for the
+#: scheduler sees no marks.
 _TOGETHER = {
     "tests/cluster/": "brokers",
     "[kafka-3]": "brokers",
+    "tests/streams/log/test_tools_kafka.py": "broker",
+    "tests/streams/log/test_kafka_checked.py": "broker",
+    "tests/differential/test_differential.py": "differential",
+    "tests/differential/test_v2.py": "differential-v2",
     "[kafka-1]": "container",
     "[kafka-3-compose]": "compose",
 }

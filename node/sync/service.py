@@ -60,6 +60,8 @@ class Service:
         self._endpoints = endpoints
         self._followers: dict[str, Follower] = {}
         self._workers: dict[Resource, tuple[Worker, asyncio.Task[None]]] = {}
+        #: by their files: what was asked for no longer, and is about to end
+        self._ending: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- once -------------------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ class Service:
         ready()
 
     async def close(self) -> None:
-        tasks = [*self._tasks, *(task for _, task in self._workers.values())]
+        tasks = [*self._tasks, *self._ending.values(), *(task for _, task in self._workers.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -131,11 +133,13 @@ class Service:
         """Go on with these: what is the same goes on as it is."""
         self._note(f"following {len(resources)} template{'' if len(resources) == 1 else 's'}")
         for resource in set(self._workers) - set(resources):
-            self._workers.pop(resource)[1].cancel()
+            worker, task = self._workers.pop(resource)
+            worker.end()
+            self._ending[resource.dest] = task
         for resource in resources:
             if resource not in self._workers:
                 worker = self._worker(resource)
-                task = asyncio.ensure_future(worker.run())
+                task = asyncio.ensure_future(_run_after(self._ending.get(resource.dest), worker))
                 task.add_done_callback(self._ended)
                 self._workers[resource] = (worker, task)
 
@@ -172,3 +176,10 @@ class Service:
             started = True
 
         return Worker(resource, known, need, self._tell, self._environ)
+
+
+async def _run_after(before: "asyncio.Task[None] | None", worker: Worker) -> None:
+    """Two don't put one file at a time."""
+    if before is not None:
+        await asyncio.wait([before])
+    await worker.run()

@@ -73,6 +73,7 @@ class Worker:
         self._ranges: frozenset[Range] = frozenset()
         self._wake = asyncio.Event()
         self._told: Told | None = None
+        self._over = False
         self.settled = asyncio.Event()
 
     # -- when -------------------------------------------------------------------------------------------------
@@ -82,11 +83,16 @@ class Worker:
         if changed is None or any(one.has(key) for key in changed for one in self._ranges):
             self._wake.set()
 
+    def end(self) -> None:
+        """Nothing is begun any more; a file that is being put gets its reload."""
+        self._over = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow until :meth:`end`."""
         files.sweep(self.dest)
         wait_s = RETRY_MIN_S
-        while True:
+        while not self._over:
             self._wake.clear()
             try:
                 told = await self.turn()

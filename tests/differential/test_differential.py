@@ -10,8 +10,7 @@ from actors.kv.v3 import errors
 from tests.differential.running import Pairs
 from tests.differential.steps import auth_sequences, sequences
 
-#: One worker for all: the last test looks at what the others met.
-pytestmark = [pytest.mark.xdist_group("differential"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,6 @@ from tests.differential.running import Differ
 from tests.differential.v2 import Pairs
 from tests.differential.v2_steps import EXPIRY, FIELDS, SET_UP, auth_sequences, sequences
 
-#: One worker for all: the last test looks at what the others met.
-pytestmark = pytest.mark.xdist_group("differential-v2")
-
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:

@@ -105,7 +105,7 @@ def test_a_service_follows_reads_its_folder_again_and_ends(node: Node, tmp_path:
         (folder / "templates" / name).write_text(text)
         (folder / f"conf.d/{name}.toml").write_text(
             f'[template]\nprefix = "/svc"\nsrc = "{name}"\ndest = "{dest}"\n'
-            f'reload_cmd = "test -e {tmp_path}/up && echo told >> {tmp_path}/told.{name}"\n'
+            f'reload_cmd = "test -e {tmp_path}/up && sleep 0.2 && echo told >> {tmp_path}/told.{name}"\n'
         )
         return dest
 
@@ -133,7 +133,9 @@ def test_a_service_follows_reads_its_folder_again_and_ends(node: Node, tmp_path:
         put(node.etcd, "/svc/t/y", "")
         until(lambda: two.read_text() == "xy;", says="the other's change")
         assert one.read_text() == "2"
+        # also that of the one which was on its way when it was taken out
         until(lambda: not list(tmp_path.glob(".corelog-sync.*")), says="all reloads told")
+        assert (tmp_path / "told.one").read_text() == "told\ntold\n"
         assert it.end() == 0
 
 

@@ -15,7 +15,7 @@ from tests.cluster import parts
 from tests.folds import Counting
 from tests.streams.log.test_tools import LOG_ID, PUBLIC, Teller, everything, replayed
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
+pytestmark = pytest.mark.kafka
 
 
 async def new_topic(brokers: Brokers) -> KafkaLog:
