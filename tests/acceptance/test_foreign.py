@@ -81,7 +81,6 @@ def _etcd_of_ours(folder: Path) -> Path:
     return program
 
 
-@pytest.mark.slow  # a node that starts on Kafka has to serve within its two seconds
 def test_python_etcd_starts_its_servers_itself(tmp_path: Path) -> None:
     with brought():
         program = servers.program("etcd", "3.4") if REAL else _etcd_of_ours(tmp_path)
@@ -117,7 +116,6 @@ def test_etcdctl_prints_what_it_prints_of_real_etcd(
     same(pairs)
 
 
-@pytest.mark.slow  # the proxy tells of one member what etcd's three tell
 def test_etcdctl_prints_the_same_through_etcds_proxy(server: Callable[[str], str]) -> None:
     with contextlib.ExitStack() as stack, brought():
         etcd, spare, another = (stack.enter_context(servers.Etcd("3.7", 1, QUICK)) for _ in range(3))
