@@ -32,6 +32,9 @@ OPTIONS = [
 _SURE = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT}
 _WRONG = {grpc.StatusCode.INTERNAL, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.UNIMPLEMENTED}
 
+#: What grpcio says by itself when it writes on a stream that has just ended (grpc/grpc#36066): no answer of a node's.
+_GRPCIOS_OWN = "Internal error from Core"
+
 
 class Notes:
     """What all clients did. ``wrong``: answers that no fault excuses."""
@@ -109,7 +112,8 @@ class Client:
     def _failed(self, channel: Channel, request: Request, error: grpc.aio.AioRpcError) -> Result | None:
         code, words = error.code(), f"{error.code().name}: {error.details()}"
         self.notes.failures[words[:100]] += 1
-        if code in _WRONG and not (isinstance(request, say.Range) and request.serializable):
+        wrong = code in _WRONG and error.details() != _GRPCIOS_OWN
+        if wrong and not (isinstance(request, say.Range) and request.serializable):
             self.notes.wrong.append(f"{self.name}, {time.monotonic():.3f}: {request} was answered {words}")
         if code in _SURE:
             return say.Refused(words)
