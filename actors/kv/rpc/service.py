@@ -106,6 +106,8 @@ class Rpc:
         self._token_idle_s = float(setting.etcd.auth_token_ttl)
         self.jwts = None if setting.etcd.auth_token == "simple" else Jwts(setting.etcd.auth_token)
         self.quota_bytes = setting.etcd.quota_backend_bytes or QUOTA_BYTES
+        #: the alarm of a full store is on its way
+        self._alarming = False
         self.rates = Rates(self.revs)
         #: the master's last renewal, and when it was new here
         self._heard = (-1, 0.0)
@@ -238,9 +240,14 @@ class Rpc:
         if self.revs.size + size <= self.quota_bytes or self.quota_bytes < 0:
             return
         alarm = (NOSPACE, self.member_id)
-        if alarm not in self.fold.v3.alarms:
-            self.commands.submit(say(v3_says.Alarm(*alarm), principal=f"machine:{self.setting.machine}"), 200, void)
+        if alarm not in self.fold.v3.alarms and not self._alarming:
+            self._alarming = True
+            event = say(v3_says.Alarm(*alarm), principal=f"machine:{self.setting.machine}")
+            self.commands.submit(event, 200, self._alarmed)
         raise errors.NO_SPACE
+
+    def _alarmed(self, _: object) -> None:
+        self._alarming = False
 
     # -- commands and reads -----------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The port as etcd's flags ask for it: TLS and certificates, users by certificate, JWT, quota, limits, listeners."""
 
+import asyncio
 import json
 import os
 import socket
@@ -7,7 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from actors.kv.certificates import CertificateError, check, named, openssl_name
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
 from actors.setting import Etcd
+from streams.log.memory import MemoryLog
+from streams.log.port import Log
+from streams.records import Record
 from tests import needs
 from tests.actors.kv import pki
 from tests.actors.kv.pki import Authority
@@ -344,6 +348,27 @@ def test_the_quota_raises_the_alarm_and_deletes_still_pass(tmp_path: Path) -> No
         off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE, memberID=listed[0].memberID)
         etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
         etcd.put(b"b")
+
+
+class SlowLog(MemoryLog):
+    async def append(self, records: Sequence[Record]) -> list[int]:
+        await asyncio.sleep(0.1)
+        return await super().append(records)
+
+
+def test_many_refused_puts_raise_one_alarm(tmp_path: Path) -> None:
+    async def slow() -> Log:
+        return SlowLog()
+
+    with Running(tmp_path, slow, Etcd(quota_backend_bytes=100)) as server, client(server) as etcd:
+        put = etcd.channel.unary_unary(
+            "/etcdserverpb.KV/Put", pb.PutRequest.SerializeToString, pb.PutResponse.FromString
+        )
+        asked = [put.future(pb.PutRequest(key=b"b", value=b"v" * 8000), timeout=10) for _ in range(50)]
+        assert {one.code() for one in asked} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        while not server.call(lambda: server.fold.v3.alarms):
+            time.sleep(0.01)
+        assert sum(entry.raw.count(b"kv.v3.alarm") for entry in server.log.entries) == 1
 
 
 def test_a_corrupt_store_takes_no_commands(tmp_path: Path) -> None:
