@@ -63,7 +63,6 @@ class Shell:
         self._is_busy = False
         self._broken: asyncio.Future[None] | None = None
         self._is_over = False
-        self.applied_hook: Callable[[], None] | None = None
         #: set after each call into the host: what it knows may have changed
         self.turned = asyncio.Event()
 
@@ -206,8 +205,6 @@ class Shell:
     def _applied(self) -> None:
         if self._waiters:
             self._wake_waiters()
-        if self.applied_hook is not None:
-            self.applied_hook()
         log = self.host.replica.log
         if log.sealed_at >= 0:
             raise Sealed(log.sealed_at, log.sealed_next)
