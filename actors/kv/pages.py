@@ -11,6 +11,10 @@ from actors.kv.http2.call import Call
 from actors.kv.http2.hpack import Field
 from actors.kv.http2.messages import Inbox
 
+#: What is refused is read so far: who sends still when the answer comes has its stream reset behind it, and curl 7
+#: then forgets the answer.
+SWALLOWED_BYTES = 16 << 20
+
 
 class Page(Exchange):
     """One exchange on a stream of its own. ``serve`` gets it when it is whole."""
@@ -31,20 +35,19 @@ class Page(Exchange):
         call.on_message, call.on_end, call.on_gone = self._piece, self._whole, self._left
 
     def _piece(self, piece: bytes) -> None:
-        if self.refused:
-            return
         self._size += len(piece)
-        if self._size > self._length_max:
-            self.refused = (413, f"a body of over {self._length_max} bytes")
-            self._serve(self)
-        else:
+        if self._size <= self._length_max:
             self._pieces.append(piece)
+            return
+        self.refused = (413, f"a body of over {self._length_max} bytes")
+        self._pieces.clear()
+        if self._size > self._length_max + SWALLOWED_BYTES:
+            self._serve(self)
 
     def _whole(self) -> None:
-        if not self.refused:
-            self.body = b"".join(self._pieces)
-            self._pieces.clear()
-            self._serve(self)
+        self.body = b"".join(self._pieces)
+        self._pieces.clear()
+        self._serve(self)
 
     def _left(self) -> None:
         self._pieces.clear()

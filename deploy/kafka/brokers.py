@@ -259,8 +259,9 @@ class Brokers:
         from confluent_kafka.admin import AdminClient
 
         for broker in running:
-            admin = AdminClient({"bootstrap.servers": f"{broker.host}:{broker.port}", "log_level": 0})
             while True:
+                # a new client each time: one that met a broker before it was ready keeps that in mind
+                admin = AdminClient({"bootstrap.servers": f"{broker.host}:{broker.port}", "log_level": 0})
                 try:
                     if len(admin.list_topics(timeout=5).brokers) >= len(running):
                         break

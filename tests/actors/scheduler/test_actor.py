@@ -287,7 +287,7 @@ async def test_serve_places_units_and_reports(tmp_path: Path, monkeypatch: pytes
     for entry in cluster.entries:
         log.put(entry.raw)
 
-    async def opened(address: str, options: Any) -> MemoryLog:
+    async def opened(address: str, options: Any, checked: str) -> MemoryLog:
         return log
 
     monkeypatch.setattr(start, "open_log", opened)
