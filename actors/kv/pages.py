@@ -9,7 +9,7 @@ from actors.kv.http1 import BACKLOG_BYTES_MAX, BODY_BYTES_MAX, V3_BODY_BYTES_MAX
 from actors.kv.http2 import frames
 from actors.kv.http2.call import Call
 from actors.kv.http2.hpack import Field
-from actors.kv.http2.messages import Inbox
+from actors.kv.http2.messages import Pieces
 
 #: What is refused is read so far: who sends still when the answer comes has its stream reset behind it, and curl 7
 #: then forgets the answer.
@@ -31,7 +31,7 @@ class Page(Exchange):
         self.headers = call.metadata
         self.keep_alive = True
         self._length_max = V3_BODY_BYTES_MAX if self.path.startswith(b"/v3") else BODY_BYTES_MAX
-        call.inbox = _Raw(0, gzip=False)
+        call.inbox = Pieces(0, gzip=False)
         call.on_message, call.on_end, call.on_gone = self._piece, self._whole, self._left
 
     def _piece(self, piece: bytes) -> None:
@@ -105,13 +105,6 @@ class _Seat:
 
     def unsent(self) -> int:
         return self._call.buffered()
-
-
-class _Raw(Inbox):
-    """A body has no messages: its pieces are taken as they come."""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        return [data] if data else []
 
 
 def _fields(status: int, headers: bytes) -> list[Field]:

@@ -56,6 +56,15 @@ class Inbox:
         return whole
 
 
+class Pieces(Inbox):
+    """Of a body that has no messages: its pieces are taken as they come."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        return [data] if data else []
+
+
 def gzip(message: bytes) -> bytes:
     packer = zlib.compressobj(wbits=_GZIP_WBITS)
     return packer.compress(message) + packer.flush()

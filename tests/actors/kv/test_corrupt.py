@@ -12,6 +12,7 @@ import pytest
 
 from actors import start
 from actors.kv import actor
+from actors.kv.native import is_native
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.state import KvFold
 from actors.setting import Signals
@@ -55,6 +56,7 @@ def alarms(etcd: Grpc) -> list[tuple[int, int]]:
     return [(one.alarm, one.memberID) for one in told]
 
 
+@pytest.mark.skipif(is_native(), reason="what is planted inherits from the fold, and nothing does from a compiled one")
 def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Running(tmp_path / "a") as server, client(server) as etcd:
         setting = msgspec.structs.replace(

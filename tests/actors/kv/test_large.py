@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from actors.kv.http2 import frames, hpack
 from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.proto import etcd_wire
 from actors.kv.rpc import asked as queries
 from actors.kv.rpc import json_form, large
 from actors.kv.v3.errors import V3Error
@@ -63,7 +64,9 @@ async def test_pieces_are_what_protobuf_and_json_make_of_it(
         made.lease = rev.lease if target == pb.RangeRequest.VALUE or not keys_only else 0
     whole.more, whole.count = more, count
     header = pb.RangeResponse(header=whole.header).SerializeToString()
-    answer = await _measured(large.Answer(header, found, queries.query(asked)))
+    answer = await _measured(
+        large.Answer(header, found, queries.query(etcd_wire.decode_range_request(asked.SerializeToString())))
+    )
     pieces = list(answer.protobuf())
     assert b"".join(pieces) == whole.SerializeToString()
     assert answer.size == whole.ByteSize()
