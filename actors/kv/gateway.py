@@ -130,8 +130,7 @@ class GatewayCall:
             self.finish()
         elif not self.gone:
             self.gone = True
-            self._tally.ok += 1
-            self._tally.timed(self._opened_s)
+            self._tally.end(0, self._opened_s)
             short = SHORT.get(self._method.path)
             body = short[1](message) if short is not None else self._dumps(message)
             self._exchange.respond(200, JSON, body)
@@ -156,8 +155,7 @@ class GatewayCall:
         if self.gone:
             return
         self.gone = True
-        self._tally.end(status)
-        self._tally.timed(self._opened_s)
+        self._tally.end(status, self._opened_s)
         if status and not self._begun:
             _error(self._exchange, HTTP.get(status, 500), status, message)
             return

@@ -123,10 +123,7 @@ class Call:
             self.finish()
             return
         self.gone = True
-        tally = self.request.tally
-        tally.ok += 1
-        if tally.took is not None:
-            tally.timed(self.opened_s)
+        self.request.tally.end(0, self.opened_s)
         if self.on_gone is not _nothing or self.request.unary is None:
             self._forget_handlers()
         connection.window -= whole
@@ -268,8 +265,7 @@ class Call:
 
     def _end(self, status: int, message: str, trailers: Sequence[tuple[bytes, bytes]]) -> None:
         self._forget_handlers()
-        self.request.tally.end(status)
-        self.request.tally.timed(self.opened_s)
+        self.request.tally.end(status, self.opened_s)
         head = self.head_sent or bool(self.queue)
         fields = [] if head else [(b":status", b"%d" % (self.request.http or 200)), _TYPE]
         fields.append((b"grpc-status", b"%d" % status))

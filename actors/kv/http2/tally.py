@@ -18,12 +18,10 @@ class Tally:
         self.failed: dict[int, int] = {}
         self.took = Took(CALL_BOUNDS_S) if timed else None
 
-    def timed(self, opened_s: float) -> None:
-        """A call ends that began at ``opened_s`` of the loop's clock."""
+    def end(self, status: int, opened_s: float) -> None:
+        """A call is answered that began at ``opened_s`` of the loop's clock."""
         if self.took is not None:
             self.took.add(max(0.0, time.monotonic() - opened_s))
-
-    def end(self, status: int) -> None:
         if status:
             self.failed[status] = self.failed.get(status, 0) + 1
         else:

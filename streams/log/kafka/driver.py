@@ -47,14 +47,13 @@ class KafkaLog:
         """
         parsed = parse_address(address)
         read = parse_options(options)
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         if checked:
             log = cls(parsed, read, int(checked))
             if (await asyncio.to_thread(log._writer.look))[0]:
-                sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
                 return log
             await log.close()
         found = await asyncio.to_thread(topics.ensure, parsed, read)
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         log = cls(parsed, read, found.min_insync)
         await log._writer.warm()
         return log
