@@ -19,14 +19,22 @@ caller is answered when its own record is applied here.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import msgspec
-
+from actors.kinds import IDLE as IDLE
+from actors.kinds import Actor as Actor
+from actors.kinds import Append as Append
+from actors.kinds import Done as Done
+from actors.kinds import Now as Now
+from actors.kinds import Output as Output
+from actors.kinds import Perform as Perform
+from actors.kinds import Plan as Plan
+from actors.kinds import Unresolved as Unresolved
+from actors.kinds import Unwritten as Unwritten
 from streams.events import log as says
 from streams.events.base import Event, encode, say
+from streams.kinds import Entry, Record
 from streams.outcomes import Rejected
-from streams.records import Entry, Record
 from streams.replay import LEVEL, Applied, Replica
 
 #: Bytes of events that are put into one record at most (well below the log's record limit).
@@ -35,94 +43,22 @@ BATCH_BYTES = 1024 * 1024
 RETRY_S = 0.1
 
 
-class Now(NamedTuple):
-    """``boot_s``: the boot-time clock (counts suspend, never set); ``wall_ms``: for people and record heads."""
+class _Submission:
+    __slots__ = ("done", "events", "size")
 
-    boot_s: float
-    wall_ms: int
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What an actor decided. ``wake_at_s``: boot time at which to ask again even if nothing happens."""
-
-    events: Sequence[Event] = ()
-    effects: Sequence[Any] = ()
-    wake_at_s: float | None = None
+    def __init__(self, events: list[Event], done: Done, size: int) -> None:
+        self.events, self.done, self.size = events, done, size
 
 
-IDLE = Plan()
-
-
-class Actor(Protocol):
-    """The three inputs and one output of an actor. All methods are called from one thread; none may block."""
-
-    name: str
-
-    def live(self, replica: Replica, now: Now) -> None:
-        """The actor's own barrier is applied (also after each reincarnation)."""
-        ...
-
-    def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
-        """Events were applied to the fold; called in replay too (``live`` False)."""
-        ...
-
-    def landed(self, events: Sequence[Applied], sent_s: float, replica: Replica, now: Now) -> None:
-        """A plan of its own that was handed to the log at ``sent_s`` is applied."""
-        ...
-
-    def noticed(self, observation: Any, now: Now) -> None:
-        """Something was learnt about the world (by an effect, a watcher, a caller)."""
-        ...
-
-    def decide(self, replica: Replica, now: Now) -> Plan:
-        """What to say and do next. Called only when live and with no plan in flight."""
-        ...
-
-
-class Append(NamedTuple):
-    """``commands``: how many of callers are in it; of an actor's own plan: 0."""
-
-    records: list[Record]
-    commands: int = 0
-
-
-class Perform(NamedTuple):
-    effects: Sequence[Any]
-
-
-Output = Append | Perform
-
-#: Called with the applied events of a submission, or with an error: Unwritten or Unknown.
-Done = Callable[["list[Applied] | Unwritten | Unresolved"], None]
-
-
-class Unwritten(Exception):
-    """The command was not and will never be written (log unavailable, too large, or voided by a barrier)."""
-
-    exit_code = 5
-
-
-class Unresolved(Exception):
-    """The node stops before it learnt whether the command was written."""
-
-    exit_code = 6
-
-
-class _Submission(NamedTuple):
-    events: list[Event]
-    done: Done
-    size: int
-
-
-class _Flight(msgspec.Struct):
+class _Flight:
     """One record under way, by its seq."""
 
-    record: Record
-    sent_s: float
-    plan: Plan | None = None
-    last_of_plan: bool = False
-    submissions: list[_Submission] = []
-    readers: list[Callable[[Exception | None], None]] = []
+    __slots__ = ("last_of_plan", "plan", "readers", "record", "sent_s", "submissions")
+
+    def __init__(self, record: Record, sent_s: float, plan: Plan | None = None, last_of_plan: bool = False) -> None:
+        self.record, self.sent_s, self.plan, self.last_of_plan = record, sent_s, plan, last_of_plan
+        self.submissions: list[_Submission] = []
+        self.readers: list[Callable[[Exception | None], None]] = []
 
 
 class Host:
@@ -379,7 +315,8 @@ class Host:
                     del self._queue[stream]
                 events = batch[0].events if taken == 1 else [event for one in batch for event in one.events]
                 record = self._record(stream, events, now)
-                flight = _Flight(record, now.boot_s, submissions=batch)
+                flight = _Flight(record, now.boot_s)
+                flight.submissions = batch
                 self._flights[record.incarnation, record.seq] = flight
                 self._attach_readers(flight)
                 self.outbox.append(Append([record], len(events)))

@@ -38,7 +38,7 @@ class Shell:
     """Runs a host on a log until ``stop``. ``perform`` does effects; ``now`` is the clock (tests replace it).
 
     ``still_max``: up to so many commands in a record, and if nobody reads meanwhile, the loop may stand still until it
-    is durable.
+    is durable. ``on_durable``: called when a record of this host is durable, before it is applied.
     """
 
     def __init__(
@@ -48,8 +48,10 @@ class Shell:
         self.log = log
         self.now = now
         self._perform = perform
-        self._still_max = still_max
+        self.still_max = still_max
         self._handing = log if isinstance(log, Handing) else None
+        #: a record that is handed over while another one is under way gains nothing
+        self.one_at_a_time = self._handing is not None and self._handing.one_at_a_time
         self._logger = structlog.get_logger(actor=host.writer)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -63,6 +65,8 @@ class Shell:
         self._is_busy = False
         self._broken: asyncio.Future[None] | None = None
         self._is_over = False
+        self.on_durable: Callable[[], None] | None = None
+        self._is_landing = False
         #: set after each call into the host: what it knows may have changed
         self.turned = asyncio.Event()
 
@@ -249,7 +253,7 @@ class Shell:
             except Exception as error:
                 self._break(error)
 
-        still = 0 < append.commands <= self._still_max and not self._reads
+        still = 0 < append.commands <= self.still_max and not self._reads and not self._is_landing
         self._reads = 0
         try:
             log.hand(append.records, landed, still)
@@ -266,6 +270,11 @@ class Shell:
             else:
                 raise result
         else:
+            if self.on_durable is not None:
+                # what waits goes to the log first: it is synced while this one is applied
+                self._is_landing = True
+                self.on_durable()
+                self._is_landing = False
             replica = self.host.replica
             for offset, raw in result:
                 if offset > replica.offset:

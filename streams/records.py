@@ -8,82 +8,14 @@ the array is the value, so that any Kafka client can read the log. The chain has
 """
 
 import hashlib
-import re
-from typing import NamedTuple
 
-import msgspec
+from streams.kinds import CHAIN_START as CHAIN_START
+from streams.kinds import FORMAT as FORMAT
+from streams.kinds import Entry as Entry
+from streams.kinds import Position as Position
+from streams.kinds import Record as Record
 
 MAGIC = b"CORELOG"
-FORMAT = 1
-CHAIN_START = bytes(32)
-_WRITER = re.compile(r"[!-~]{1,200}")
-
-
-class Position(NamedTuple):
-    """Offset of a record and index of an event in it, written ``1234.7``."""
-
-    offset: int
-    index: int = 0  # type: ignore[assignment] # shadows tuple.index, which nobody calls on a position
-
-    def __str__(self) -> str:
-        return f"{self.offset}.{self.index}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Position":
-        """Reads ``1234.7`` or ``1234``. Raises ValueError that names the text."""
-        match = re.fullmatch(r"(\d{1,19})(?:\.(\d{1,9}))?", text)
-        if match is None:
-            raise ValueError(f"{text!r} is not a position (1234.7 or 1234)")
-        return cls(int(match[1]), int(match[2] or 0))
-
-
-class Entry(NamedTuple):
-    """What a driver's tail yields: the offset and the canonical bytes (or, if foreign, whatever stood there)."""
-
-    offset: int
-    raw: bytes
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """A head and a payload. ``offset`` is -1 until it is read back.
-
-    log_id        32 hex digits
-    stream        the record's key; one of STREAMS
-    writer        ``actor@machine``
-    incarnation   of the writer; counts up with each start of it
-    seq           counts the writer's records of this incarnation from 1
-    time_ms       wall clock of the writer, informative: cluster state may show it, nothing decides by it
-    """
-
-    log_id: str
-    stream: str
-    writer: str
-    incarnation: int
-    seq: int
-    time_ms: int
-    payload: bytes
-    mac: str = ""
-    offset: int = -1
-
-    @property
-    def machine(self) -> str:
-        return self.writer.rpartition("@")[2]
-
-    @property
-    def actor(self) -> str:
-        return self.writer.partition("@")[0]
-
-    def head(self) -> bytes:
-        """The canonical head line, without its newline. Raises ValueError if a field can't stand in it."""
-        if not _WRITER.fullmatch(self.writer) or " " in self.stream:
-            raise ValueError(f"writer {self.writer!r} or stream {self.stream!r} can't be written in a record's head")
-        return (
-            f"CORELOG {FORMAT} {self.log_id} {self.stream} {self.writer} {self.incarnation} {self.seq} "
-            f"{self.time_ms} {self.mac or '-'}"
-        ).encode()
-
-    def canonical(self) -> bytes:
-        return self.head() + b"\n" + self.payload
 
 
 class NotOurs(ValueError):

@@ -8,17 +8,24 @@ can't be understood, or on which the fold raises, *halt* at that position; an op
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Collection, Sequence
+from functools import partial
+from itertools import count, repeat
 
 import msgspec
 
 from streams import voids
 from streams.events import log as says
 from streams.events.base import Event, UndecodableEvent, Unknown, decode
+from streams.kinds import Applied as Applied
+from streams.kinds import Boundary as Boundary
+from streams.kinds import Context as Context
+from streams.kinds import Entry, ManyFold, Position, Record
+from streams.kinds import Fold as Fold
+from streams.kinds import LogState as LogState
+from streams.kinds import Opened as Opened
 from streams.outcomes import DONE, Outcome, Rejected
-from streams.records import CHAIN_START, DamagedRecord, Entry, NewerFormat, NotOurs, Position, Record, chained, parse
-from streams.sessions import Sessions
+from streams.records import DamagedRecord, NewerFormat, NotOurs, chained, parse
 
 #: The feature level of evolve that this version knows. Behaviour changes only behind a raised level.
 LEVEL = 1
@@ -26,101 +33,13 @@ LEVEL = 1
 CHECKPOINT_EVENTS = 1000
 KEPT_BOUNDARIES = 16
 
+#: Both by one call in C: they are made for each event.
+_position = partial(tuple.__new__, Position)
+_applied = partial(tuple.__new__, Applied)
+
 VOID_INCARNATION = Rejected("void-incarnation", "written by an incarnation that is over")
 VOID_SEALED = Rejected("sealed", "said after this log was sealed")
 VOID_OPERATOR = Rejected("voided", "voided by an operator")
-
-
-class Context(NamedTuple):
-    """Where an event stands: passed to ``evolve`` beside it."""
-
-    position: Position
-    record: Record
-    log: "LogState"
-
-
-class Fold(Protocol):
-    """A state machine: ``evolve`` is pure, total and deterministic, and owns the fold's state."""
-
-    name: str
-    #: streams it evolves on, beside ``log``
-    streams: frozenset[str]
-
-    def evolve(self, event: Event, context: Context) -> Outcome:
-        """Apply one event. Commands that can't be are Rejected; raising means a bug or poison: the replica halts."""
-        ...
-
-    def guard(self, event: Event, context: Context) -> Outcome | None:
-        """A rejection that holds for all streams (a stale term), before sessions and evolve; or None."""
-        ...
-
-    def encode(self) -> Iterator[bytes]:
-        """The state in canonical chunks: equal histories give equal bytes (dicts in insertion order, no sets)."""
-        ...
-
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        """The inverse of ``encode``, into an empty fold."""
-        ...
-
-
-@runtime_checkable
-class ManyFold(Protocol):
-    """What a fold may have beside :class:`Fold`, for speed: a whole record at once."""
-
-    def evolve_many(
-        self,
-        events: Sequence[Event],
-        record: Record,
-        log: "LogState",
-        one: Callable[[Event, int], Outcome],
-        results: bool,
-    ) -> list[Outcome]:
-        """The same outcomes and state as ``one(event, index)`` for each, which guards, counts and evolves one.
-
-        An event applied in another way is counted here (``log.events``). Without ``results`` DONE may stand for
-        what was accepted.
-        """
-        ...
-
-
-class Boundary(msgspec.Struct, frozen=True):
-    position: str
-    chain: str
-    outcomes: str
-
-
-class Opened(msgspec.Struct, frozen=True):
-    incarnation: int
-    nonce: str
-    level: int
-    offset: int
-
-
-class LogState(msgspec.Struct):
-    """What every fold knows of the log. Part of snapshots and of the state hash."""
-
-    log_id: str = ""
-    level: int = 1
-    operator_key: str = ""
-    base: int = 0
-    sealed_at: int = -1
-    sealed_next: str = ""
-    #: next offset to apply is above this
-    offset: int = -1
-    chain: bytes = CHAIN_START
-    outcomes: bytes = CHAIN_START
-    #: running maximum of record times: what ``--at TIME`` searches
-    time_ms: int = 0
-    #: events applied by this fold (its streams, not ``log``)
-    events: int = 0
-    foreign: int = 0
-    void_incarnations: int = 0
-    void_terms: int = 0
-    writers: dict[str, Opened] = {}
-    voided: dict[int, str] = {}
-    boundaries: list[Boundary] = []
-    restarts: dict[str, int] = {}
-    sessions: Sessions = msgspec.field(default_factory=Sessions)
 
 
 class Halt(Exception):
@@ -139,15 +58,6 @@ class Halt(Exception):
 
 class Diverged(Halt):
     """A checkpoint of the master differs from what this replica has: its state can't be trusted."""
-
-
-class Applied(NamedTuple):
-    """One event that was applied (or voided: see outcome) and where it stood."""
-
-    event: Event
-    position: Position
-    outcome: Outcome
-    record: Record
 
 
 class Replica:
@@ -190,11 +100,9 @@ class Replica:
             events = events[: upto + 1]
         outcomes = self._evolve(record, events, results=True)
         offset = entry.offset
-        if len(outcomes) == len(events):
-            return [
-                Applied(event, Position(offset, index), outcome, record)  # type: ignore[arg-type] # no stranger is there
-                for index, (event, outcome) in enumerate(zip(events, outcomes, strict=True))
-            ]
+        if len(outcomes) == len(events):  # no stranger is there
+            places = map(_position, zip(repeat(offset), count()))
+            return list(map(_applied, zip(events, places, outcomes, repeat(record))))
         known = [(index, event) for index, event in enumerate(events) if isinstance(event, Event)]
         return [
             Applied(event, Position(offset, index), outcome, record)

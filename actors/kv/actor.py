@@ -32,8 +32,12 @@ from streams.events import log as log_says
 from streams.events.base import Event, say
 from streams.replay import Applied, Boundary, Diverged, Replica
 
-#: A command that is alone in its record is made durable on the loop's thread: there is nothing else to do meanwhile.
-STILL_MAX = 1
+NAME = "kv"
+#: A record of so few commands is made durable on the loop's thread: handing it to another one and back costs more than
+#: is done meanwhile (docs/performance.md).
+STILL_MAX = 64
+#: Objects between two looks of the garbage collector: what the path of a command makes is freed without it.
+GC_OBJECTS = 10_000
 
 
 class Kv:
@@ -42,7 +46,7 @@ class Kv:
     Replay isn't followed: at the end of it countdowns are made from the store.
     """
 
-    name = "kv"
+    name = NAME
     follows_replay = False
 
     def __init__(self, setting: Setting) -> None:
@@ -239,12 +243,13 @@ async def serve(setting: Setting, signals: Signals) -> None:
 
     Raises PortInUse, and what a Shell raises (Superseded, Halt, ForeignLog, LogTruncated): the actor must end.
     """
-    log = await start.opened(setting, Kv.name)
+    log = await start.opened(setting, NAME)
     try:
         replica = await start.restored(setting, KvFold, log)
         # a million keys are no garbage: keep them out of every collection from now on
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_OBJECTS, 10, 10)
         actor = Kv(setting)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects, still_max=STILL_MAX)

@@ -4,17 +4,17 @@ Commands of one turn of the loop become one record; while records are under way,
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
-
-import msgspec
 
 from actors.host import Unresolved, Unwritten
 from actors.shell import Shell
 from streams.events.base import Event
 from streams.replay import Applied
 
-#: Records of commands under way at once: one is being synced while the next one gathers.
+#: Records of commands under way at once, where the log takes several; where it syncs one after the other, the next one
+#: gathers until the one before is durable.
 UNDER_WAY_MAX = 2
 BATCH_EVENTS_MAX = 1024
 BATCH_BYTES_MAX = 512 * 1024
@@ -22,6 +22,10 @@ BATCH_BYTES_MAX = 512 * 1024
 #: etcd five seconds and two of its election timeouts.
 TIMEOUT_S = 7.0
 SWEEP_S = 0.25
+#: Who was just answered often comes again at once: so long a small record waits for them, and after it waited in vain,
+#: so many records don't.
+COMPANY_S = 0.001
+ALONE_MIN, ALONE_MAX = 16, 1024
 #: Commands that may wait for their record: as many as etcd lets go unapplied.
 WAITING_MAX = 5000
 
@@ -52,17 +56,18 @@ class OutcomeUnknown(Exception):
 Answer = Callable[[Applied | NotSent | OutcomeUnknown], None]
 
 
-class _Waiting(msgspec.Struct):
-    event: Event
-    size: int
-    answer: Answer
-    since_s: float
+class _Waiting:
+    __slots__ = ("answer", "event", "since_s", "size", "who")
+
+    def __init__(self, event: Event, size: int, answer: Answer, since_s: float, who: int) -> None:
+        self.event, self.size, self.answer, self.since_s, self.who = event, size, answer, since_s, who
 
 
-class _Batch(msgspec.Struct):
-    waiting: list[_Waiting]
-    sent_s: float
-    answered: bool = False
+class _Batch:
+    __slots__ = ("answered", "sent_s", "waiting")
+
+    def __init__(self, waiting: list[_Waiting], sent_s: float) -> None:
+        self.waiting, self.sent_s, self.answered = waiting, sent_s, False
 
 
 class Commands:
@@ -81,16 +86,29 @@ class Commands:
         self._dead_sweeps = 0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        #: connections that the last record answered and that haven't come again, and when it did
+        self._awaited: set[int] = set()
+        self._answered_s = 0.0
+        self._waits = False
+        #: records that don't wait for company any more, and how many it will be after the next time in vain
+        self._hasty, self._haste = 0, ALONE_MIN
+        self._alone = shell.one_at_a_time
+        if self._alone:
+            shell.on_durable = self._fill
 
-    def submit(self, event: Event, size: int, answer: Answer) -> None:
-        """``size``: about the bytes of the event. ``answer`` is never called before this returns."""
+    def submit(self, event: Event, size: int, answer: Answer, who: int = 0) -> None:
+        """``size``: about the bytes of the event; ``who``: the id of the connection that it came by, if by one.
+
+        ``answer`` is never called before this returns.
+        """
         if self._stuck:
             self._loop.call_soon(answer, NotSent("the log can't be reached; nothing was sent"))
             return
         if len(self._queue) >= WAITING_MAX:
             self._loop.call_soon(answer, TooMany(f"{WAITING_MAX} commands wait already; nothing was sent"))
             return
-        self._queue.append(_Waiting(event, size, answer, self._loop.time()))
+        self._queue.append(_Waiting(event, size, answer, self._loop.time(), who))
+        self._awaited.discard(who)
         self._schedule()
 
     def wake(self) -> None:
@@ -122,7 +140,34 @@ class Commands:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._queue and len(self._under_way) < UNDER_WAY_MAX and self._shell.host.live:
+        if self._alone and self._lacks_company():
+            self._schedule()
+        else:
+            self._send(1 if self._alone else UNDER_WAY_MAX)
+
+    def _lacks_company(self) -> bool:
+        """Whether a record that were sent now would soon have company: those who were answered just now."""
+        if self._under_way or not self._queue:
+            return False
+        if not self._awaited:
+            if self._waits:
+                self._waits, self._haste = False, ALONE_MIN
+            return False
+        if self._hasty:
+            self._hasty -= 1
+            return False
+        self._waits = time.perf_counter() - self._answered_s < COMPANY_S
+        if not self._waits:
+            self._hasty, self._haste = self._haste, min(2 * self._haste, ALONE_MAX)
+        return self._waits
+
+    def _fill(self) -> None:
+        """The record under way is durable."""
+        if self.pending > self._shell.still_max:
+            self._send(UNDER_WAY_MAX)
+
+    def _send(self, under_way_max: int) -> None:
+        while self._queue and len(self._under_way) < under_way_max and self._shell.host.live:
             taken = size = 0
             for waiting in self._queue:
                 if taken == BATCH_EVENTS_MAX or (taken and size + waiting.size > BATCH_BYTES_MAX):
@@ -148,6 +193,9 @@ class Commands:
                     waiting.answer(error)
         if self._stuck and not any(other.answered for other in self._under_way):
             self._stuck = False
+        if self._alone and len(batch.waiting) <= self._shell.still_max:
+            self._awaited = {waiting.who for waiting in batch.waiting if waiting.who}
+            self._answered_s = time.perf_counter()
         if self._queue:
             self._schedule()
 

@@ -90,7 +90,9 @@ class Keys:
             command = msgspec.structs.replace(command, data=request.let(command.data, auth.revision))
         event = envelope(exchange, command, USER + user if user else "")
         size = 300 + 2 * (len(exchange.body) + len(exchange.path) + len(exchange.query))
-        self._commands.submit(event, size, lambda result: self._came_to(exchange, command, result))
+        self._commands.submit(
+            event, size, lambda result: self._came_to(exchange, command, result), id(exchange.connection)
+        )
 
     def _came_to(
         self, exchange: Exchange, command: request.Command, result: Applied | NotSent | OutcomeUnknown

@@ -19,7 +19,10 @@ _PARTS = {
     "actors/kv/proto": "etcd_wire varints",
     "actors/kv/rpc": "asked keys service told",
     "actors/kv/v3": "ranges revs store txn",
-    "actors/kv": "state",
+    "actors/kv": "actor commands state",
+    "actors": "host shell",
+    "streams": "records replay took",
+    "streams/log/segments": "commits frames shared writer",
 }
 MODULES = [f"{folder}/{name}.py" for folder, names in _PARTS.items() for name in names.split()]
 

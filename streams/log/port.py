@@ -115,6 +115,11 @@ class Handing(Log, Protocol):
     """What a driver may have beside the five verbs, for replicas that apply their own records when they are durable,
     without reading them back."""
 
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether a record waits here until the one before it is durable."""
+        ...
+
     def hand(self, records: Sequence[Record], landed: Landed, still: bool = False) -> None:
         """``append`` without a task, at once. Raises what is known before anything is done.
 

@@ -124,8 +124,9 @@ class Rpc:
     def saw_members(self) -> None:
         """Who this machine is may have changed."""
         self.learner = membership.is_learner(self.fold.cluster.membership, self.setting.machine)
-        self.member_id = self._header.member_id = self.member(self.setting.machine)
-        self._header_ids, self._header_of = _ids(self.cluster_id, self.member_id), (-1, -1)
+        if (member_id := self.member(self.setting.machine)) != self.member_id:
+            self.member_id = self._header.member_id = member_id
+            self._header_ids, self._header_of = _ids(self.cluster_id, member_id), (-1, -1)
 
     # -- answers ----------------------------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class Rpc:
             except Exception:
                 failed(call)
 
-        self.commands.submit(event, 200 + size, came)
+        self.commands.submit(event, 200 + size, came, id(call.connection))
 
     async def command(self, call: Call, data: Data, size: int) -> Result:
         """The same for coroutines. Raises V3Error."""

@@ -69,6 +69,10 @@ class KafkaLog:
     async def append(self, records: Sequence[Record]) -> list[int]:
         return await self._writer.append(records)
 
+    @property
+    def one_at_a_time(self) -> bool:
+        return False
+
     def hand(self, records: Sequence[Record], landed: Landed, still: bool = False) -> None:
         """See :class:`streams.log.port.Handing`: a record is told of when its delivery is reported."""
         self._writer.hand(records, landed)

@@ -26,7 +26,7 @@ COMMIT_BYTES = 4 * 1024 * 1024
 #: woken for them this late, so that they read dozens at once. Five processes woken by each put cost more than it.
 QUIET, QUIET_S = frozenset({"kv"}), 0.1
 #: A commit that takes longer than this isn't done on the loop's thread, judged by the last one.
-SLOW_S = 0.02
+SLOW_S = 0.005
 
 #: Told once: the offsets when all are durable, or why they aren't.
 Told = Callable[[Sequence[int] | LogError], None]

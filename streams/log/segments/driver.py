@@ -54,6 +54,8 @@ class SegmentsLog:
         #: tails at the end of the log
         self._waiting: list[_Waiting] = []
         self._seen_end = 0
+        #: the end of the last commit of this handle that was told
+        self._told_end = 0
         self._safety: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -84,6 +86,10 @@ class SegmentsLog:
 
     @property
     def end_is_linearizable(self) -> bool:
+        return True
+
+    @property
+    def one_at_a_time(self) -> bool:
         return True
 
     async def append(self, records: Sequence[Record]) -> list[int]:
@@ -128,7 +134,7 @@ class SegmentsLog:
         cursor = await asyncio.to_thread(Cursor, self._folder, shared, start)
         waiting = _Waiting(passed or (lambda: cursor.offset))
         while not self._closed:
-            if shared.end <= max(cursor.offset, waiting.wants()):
+            if self._reach() <= max(cursor.offset, waiting.wants()):
                 waiting.waiter = self._loop.create_future()
                 self._waiting.append(waiting)
                 await waiting.waiter
@@ -226,14 +232,21 @@ class SegmentsLog:
         self._wake()
 
     def _landed(self, place: Place) -> None:
+        self._told_end = place.end
         for tail in self._waiting:
             if tail.wants() == place.end:
                 tail.known = place
         self._wake()
 
+    def _reach(self) -> int:
+        """Up to where tails read. What this handle itself wrote last they read when it is told: till then whoever
+        handed it over may have it without reading."""
+        end = self._shared.end
+        return self._told_end if end == self._writer.reached.end else end
+
     def _wake(self) -> None:
         """Tails for which there is something go on."""
-        end = self._seen_end = -1 if self._closed else self._shared.end
+        end = self._seen_end = -1 if self._closed else self._reach()
         waiting, self._waiting = self._waiting, []
         for tail in waiting:
             if not (self._closed or tail.wants() < end):

@@ -117,7 +117,10 @@ def cut(fd: int, byte: int) -> None:
 
 
 class OpenFile:
-    """A file descriptor that closes when nobody refers to it: a cancelled read may still use it in a thread."""
+    """A file descriptor that closes when nobody refers to it: a cancelled read may still use it in a thread.
+
+    Compiled code lets go of what it doesn't name again: it uses the file by these methods, never ``fd`` of a local.
+    """
 
     def __init__(self, path: Path, flags: int = os.O_RDONLY) -> None:
         self.path = path
@@ -128,6 +131,17 @@ class OpenFile:
         fd, self.fd = getattr(self, "fd", -1), -1
         if fd >= 0:
             os.close(fd)
+
+    def size(self) -> int:
+        """Bytes, with what is allocated ahead."""
+        return os.fstat(self.fd).st_size
+
+    def read(self, size_bytes: int, at: int) -> bytes:
+        return os.pread(self.fd, size_bytes, at)
+
+    def cut(self, byte: int) -> None:
+        """Cut its tail and make that durable."""
+        cut(self.fd, byte)
 
     @property
     def replaced(self) -> bool:

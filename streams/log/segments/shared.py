@@ -172,7 +172,8 @@ class SharedEnd:
                 self._map.close()
             os.close(fd)
 
-    __del__ = close
+    def __del__(self) -> None:
+        self.close()
 
 
 def peek(path: Path) -> tuple[Place | None, bool]:

@@ -61,7 +61,7 @@ class Writer:
             file = files.OpenFile(files.segment_path(self.folder, place.segment))
         except FileNotFoundError:
             return True
-        if os.fstat(file.fd).st_size < place.byte or os.pread(file.fd, 4, place.byte) == FRAME_MAGIC:
+        if file.size() < place.byte or file.read(4, place.byte) == FRAME_MAGIC:
             return True
         return files.segments(self.folder)[-1] != place.segment
 
@@ -162,8 +162,7 @@ class Writer:
             if first >= place.end and first != place.segment:
                 files.segment_path(self.folder, first).unlink()
                 files.sync_folder(self.folder)
-        file = files.OpenFile(files.segment_path(self.folder, place.segment), os.O_RDWR)
-        files.cut(file.fd, place.byte)
+        files.OpenFile(files.segment_path(self.folder, place.segment), os.O_RDWR).cut(place.byte)
         self.shared.publish(place, new_files=True)
         self.shared.state = CLEAN
 
@@ -185,7 +184,7 @@ class Writer:
         try:
             if place.byte >= self.segment_bytes:
                 place = self._rotate(place)
-            size = self.shared.allocated or os.fstat(self._file.fd).st_size
+            size = self.shared.allocated or self._file.size()
             if size - place.byte < size_bytes + RESERVE_BYTES:
                 grown = place.byte + size_bytes + RESERVE_BYTES + files.GROW_BYTES
                 os.posix_fallocate(self._file.fd, size, grown - size)
@@ -194,7 +193,7 @@ class Writer:
         except OSError as error:
             if not is_full(error) or self.shared.state == WRITING:
                 raise  # in mid-rotation: the next commit removes what was begun
-            room = os.fstat(self._file.fd).st_size - place.byte
+            room = self._file.size() - place.byte
             if size_bytes > room or size_bytes > SMALL_BYTES:
                 raise LogUnavailable(f"the disk of {self.folder} is full; nothing was written") from error
         return place
@@ -207,7 +206,7 @@ class Writer:
         assert self._file is not None
         new = files.create_segment(self.folder, place.end)
         self.shared.state = WRITING
-        files.cut(self._file.fd, place.byte)
+        self._file.cut(place.byte)
         path = files.adopt(new)
         place = Place(place.end, place.end, SEGMENT_HEADER_BYTES)
         self._file = files.OpenFile(path, os.O_RDWR)
@@ -238,7 +237,7 @@ class Writer:
         reason = f"{self._file.path}: {error.strerror or error}"
         try:
             self.shared.allocated = 0
-            files.cut(self._file.fd, place.byte)
+            self._file.cut(place.byte)
         except OSError as second:
             self._seal()
             raise OutcomeUnknown(f"{reason}, and cutting it away failed too: {second.strerror or second}") from error

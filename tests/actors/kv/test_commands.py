@@ -1,0 +1,110 @@
+"""Commands on their way: who shares a record, and who doesn't wait for company."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from actors.kv import commands as module
+from actors.kv.commands import Commands, NotSent, OutcomeUnknown
+from streams.log.segments import SegmentsLog
+from streams.replay import Applied
+from tests.actors.test_shell import Make, Node, node, put, until
+
+__all__ = ["node"]
+
+CLIENTS, ROUNDS = 12, 30
+
+
+class Client:
+    """Puts, and some turns of the loop after each answer again, as one at the other end of a socket would."""
+
+    def __init__(self, commands: Commands, number: int, rounds: int, turns: int) -> None:
+        self.left, self._commands, self._number, self._turns = rounds, commands, number, turns
+        self._put()
+
+    def _put(self) -> None:
+        self._commands.submit(put(f"k{self._number}", "v"), 100, self._came, self._number)
+
+    def _came(self, result: Applied | NotSent | OutcomeUnknown) -> None:
+        assert isinstance(result, Applied), result
+        self.left -= 1
+        if self.left:
+            self._later(self._turns)
+
+    def _later(self, turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(self._later, turns - 1)
+        else:
+            self._put()
+
+
+@pytest.fixture
+async def one(node: Make) -> Node:
+    made: Node = await node("a", still_max=64)
+    return made
+
+
+async def test_those_who_come_again_at_once_share_a_record(one: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPANY_S", 0.05)
+    commands = Commands(one.shell)
+    clients = [Client(commands, number + 1, ROUNDS, turns=1 + number % 5) for number in range(CLIENTS)]
+    await until(lambda: not any(client.left for client in clients))
+    # the end apart, when fewer and fewer come again
+    assert commands.sent <= ROUNDS + CLIENTS, "a record for each round"
+    commands.close()
+
+
+async def test_who_stays_away_is_waited_for_ever_less_often(one: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wait in vain lets twice as many records go at once."""
+    monkeypatch.setattr(module, "COMPANY_S", 0.0)
+    commands = Commands(one.shell)
+    for _ in range(3 + module.ALONE_MIN + 2 * module.ALONE_MIN):
+        gone = Client(commands, 1, 1, turns=1)
+        busy = Client(commands, 2, 2, turns=1)
+        await until(lambda gone=gone, busy=busy: not gone.left and not busy.left)  # type: ignore[misc]
+    assert commands._haste == 8 * module.ALONE_MIN
+    commands.close()
+
+
+async def test_a_client_alone_waits_for_nobody(one: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPANY_S", 60.0)
+    commands = Commands(one.shell)
+    client = Client(commands, 1, ROUNDS, turns=3)
+    await until(lambda: not client.left)
+    assert commands.sent == ROUNDS
+    commands.close()
+
+
+async def test_more_than_the_loop_stands_still_for_are_sent_while_others_are_applied(node: Make) -> None:
+    """The next record is at the disk before the one that became durable is applied: two are under way then."""
+    one = await node("a", still_max=0)
+    commands = Commands(one.shell)
+    under_way: list[int] = []
+    applied = one.actor.applied
+
+    def noted(*words: object) -> None:
+        under_way.append(len(commands._under_way))
+        applied(*words)
+
+    one.actor.applied = noted
+    clients = [Client(commands, number + 1, ROUNDS, turns=number) for number in range(CLIENTS)]
+    await until(lambda: not any(client.left for client in clients))
+    assert 2 in under_way
+    commands.close()
+
+
+async def test_tails_leave_an_own_record_to_whoever_hands_it_over(tmp_path: Path) -> None:
+    """What this handle wrote last is told before tails of it read."""
+    log = await SegmentsLog.open(tmp_path / "log")
+    assert log._reach() == 0
+    await log.append_raw([b"foreign"])
+    assert log._reach() == 1
+    # the commit is published, and its call back to the loop is still to come
+    log._writer.commit([b"more"])
+    assert (log._shared.end, log._reach()) == (2, 1)
+    other = await SegmentsLog.open(tmp_path / "log")
+    await other.append_raw([b"theirs"])
+    assert log._reach() == 3, "somebody else's are read at once, with what stands before them"
+    await other.close()
+    await log.close()
