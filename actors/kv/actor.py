@@ -36,6 +36,12 @@ from streams.replay import Applied, Boundary, Diverged, Replica
 STILL_MAX = 1
 
 
+#: Objects made and not freed until the youngest are searched for cycles, and rounds until older ones are. Hundreds of
+#: requests under way are some thousands, all freed when they are answered: the defaults would search among them for
+#: nothing, several times a batch.
+GC_THRESHOLDS = (50_000, 20, 20)
+
+
 class Kv:
     """Implements :class:`actors.host.Actor`. ``on_changes`` and ``on_live`` are the port's, once it is there.
 
@@ -269,6 +275,7 @@ async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> N
         await live.wait()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         port = await opened(shell, actor, setting)
         serving = True
         try:
