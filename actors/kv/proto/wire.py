@@ -155,18 +155,20 @@ def _encoder(message: Descriptor) -> list[str]:
         tag = _literal(_tag(field))
         if field.is_repeated:
             lines += [f"    if {field.name} is not None:", f"        for one in {field.name}:"]
-            lines += [f"            out += ({tag}, varint(len(one)), one)"]
+            lines += [f"            out.append({tag})", "            out.append(varint(len(one)))"]
+            lines.append("            out.append(one)")
             continue
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             lines.append(f"    if {field.name} is not None:")
         else:
             lines.append(f"    if {f'which == {field.number}' if field in plain else field.name}:")
         if field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BYTES):
-            lines.append(f"        out += ({tag}, varint(len({field.name})), {field.name})")
+            lines += [f"        out.append({tag})", f"        out.append(varint(len({field.name})))"]
+            lines.append(f"        out.append({field.name})")
         elif field.type == FieldDescriptor.TYPE_BOOL:
             lines.append(f"        out.append({_literal(_tag(field) + bytes((1,)))})")
         else:
-            lines.append(f"        out += ({tag}, varint({field.name}))")
+            lines += [f"        out.append({tag})", f"        out.append(varint({field.name}))"]
     return [*lines, '    return b"".join(out)']
 
 
