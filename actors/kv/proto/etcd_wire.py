@@ -6,7 +6,7 @@ parts are given encoded, None of one that isn't there.
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import kv_pb2
-from actors.kv.proto.varints import DEPTH_MAX, PROTOBUFS_DEPTH_MAX, Irregular, canonical, int32, int64, more
+from actors.kv.proto.varints import DEPTH_MAX, PROTOBUFS_DEPTH_MAX, Irregular, canonical, int32, more, signed
 from actors.kv.proto.varints import uint64, varint
 
 
@@ -49,8 +49,8 @@ def _response_header(raw: bytes, at: int, end: int) -> ResponseHeader:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.revision = number
         elif tag == 32:
             number = raw[at]
             at += 1
@@ -125,20 +125,20 @@ def _key_value(raw: bytes, at: int, end: int) -> KeyValue:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.create_revision = number
         elif tag == 24:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.mod_revision = number
         elif tag == 32:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.version = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.version = number
         elif tag == 42:
             size = raw[at]
             at += 1
@@ -153,8 +153,8 @@ def _key_value(raw: bytes, at: int, end: int) -> KeyValue:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.lease = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.lease = number
         else:
             raise Irregular
     if at != end:
@@ -329,14 +329,14 @@ def _range_request(raw: bytes, at: int, end: int) -> RangeRequest:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.limit = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.limit = number
         elif tag == 32:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.revision = number
         elif tag == 40:
             number = raw[at]
             at += 1
@@ -371,26 +371,26 @@ def _range_request(raw: bytes, at: int, end: int) -> RangeRequest:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.min_mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.min_mod_revision = number
         elif tag == 88:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.max_mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.max_mod_revision = number
         elif tag == 96:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.min_create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.min_create_revision = number
         elif tag == 104:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.max_create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.max_create_revision = number
         else:
             raise Irregular
     if at != end:
@@ -510,8 +510,8 @@ def _range_response(raw: bytes, at: int, end: int) -> RangeResponse:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.count = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.count = number
         else:
             raise Irregular
     if at != end:
@@ -642,8 +642,8 @@ def _put_request(raw: bytes, at: int, end: int) -> PutRequest:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.lease = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.lease = number
         elif tag == 32:
             number = raw[at]
             at += 1
@@ -878,8 +878,8 @@ def _delete_range_response(raw: bytes, at: int, end: int) -> DeleteRangeResponse
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.deleted = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.deleted = number
         elif tag == 26:
             size = raw[at]
             at += 1
@@ -978,8 +978,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.version = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.version = number
         elif tag == 40:
             if made.which:
                 raise Irregular
@@ -987,8 +987,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.create_revision = number
         elif tag == 48:
             if made.which:
                 raise Irregular
@@ -996,8 +996,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.mod_revision = number
         elif tag == 58:
             if made.which:
                 raise Irregular
@@ -1018,8 +1018,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.lease = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.lease = number
         elif tag == 130 and raw[at] == 4:
             at += 1
             size = raw[at]
@@ -1498,8 +1498,8 @@ def _lease_keep_alive_request(raw: bytes, at: int, end: int) -> LeaseKeepAliveRe
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.ID = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.ID = number
         else:
             raise Irregular
     if at != end:
@@ -1555,14 +1555,14 @@ def _lease_keep_alive_response(raw: bytes, at: int, end: int) -> LeaseKeepAliveR
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.ID = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.ID = number
         elif tag == 24:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.TTL = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.TTL = number
         else:
             raise Irregular
     if at != end:

@@ -8,7 +8,7 @@ api, is left to :mod:`actors.kv.rpc.asked`, which does the same for all; so no r
 from typing import Final
 
 from actors.kv.proto import etcd_wire as wire
-from actors.kv.proto.varints import Irregular, int64, more
+from actors.kv.proto.varints import Irregular, more, signed
 from actors.kv.rpc.asked import PUT_BYTES
 from streams.events import kv3 as says
 from streams.events.blobs import blob
@@ -20,10 +20,10 @@ _OP_PUT: Final = says.OpPut
 _OP_RANGE: Final = says.OpRange
 _OP_DELETE: Final = says.OpDelete
 
-#: Values from here on are for int64() and int32() to read.
-_SIGNED = 1 << 31
+#: Enumerations from here on are negative.
+_ENUM_MAX: Final = 1 << 31
 #: Compare's ``which`` less this is its target.
-_OPERAND = 4
+_OPERAND: Final = 4
 
 
 class Brief:
@@ -93,7 +93,7 @@ def _compare(raw: bytes, at: int, end: int) -> says.Compare | None:
         tag, number = raw[at], raw[at + 1]
         at += 2
         if number > 127:
-            number, at = more(raw, at, number)
+            number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
         if tag == 26 or tag == 58:
             stop = at + number
             if stop > end:
@@ -112,8 +112,8 @@ def _compare(raw: bytes, at: int, end: int) -> says.Compare | None:
         elif which or not (tag == 32 or tag == 40 or tag == 48 or tag == 64):
             return None
         else:
-            which, operand = tag >> 3, number if number < _SIGNED else int64(number)
-    if at != end or not key or result >= _SIGNED or target > 4:
+            which, operand = tag >> 3, number
+    if at != end or not key or not 0 <= result < _ENUM_MAX or not 0 <= target <= 4:
         return None
     if target == 3:
         return _COMPARE(blob(key), target, result, blob(value))
@@ -145,9 +145,9 @@ def _put(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
         tag, number = raw[at], raw[at + 1]
         at += 2
         if number > 127:
-            number, at = more(raw, at, number)
+            number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
         if tag == 24:
-            lease = number if number < _SIGNED else int64(number)
+            lease = number
             continue
         stop = at + number
         if stop > end:
@@ -175,7 +175,7 @@ def _range(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
         tag, number = raw[at], raw[at + 1]
         at += 2
         if number > 127:
-            number, at = more(raw, at, number)
+            number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
         if tag == 10 or tag == 18:
             stop = at + number
             if stop > end:
@@ -186,10 +186,10 @@ def _range(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
                 range_end = raw[at:stop]
             at = stop
         elif tag == 24:
-            limit = number if number < _SIGNED else int64(number)
+            limit = number
         elif tag == 32:
-            revision = number if number < _SIGNED else int64(number)
-        elif number > 1:
+            revision = number
+        elif number != 0 and number != 1:
             return False
         elif tag == 64:
             keys_only = number == 1

@@ -38,15 +38,15 @@ def ranged(found: Ranged, query: Query) -> bytes:
 
 
 def _ranged(header: bytes | None, found: Ranged, keys_only: bool, by: int) -> bytes:
-    """``keys_only`` hides leases with the values, as in etcd since 3.6, but where values are the order."""
-    kvs: list[bytes] = []
-    for rev in found.kvs:
-        if keys_only:
-            lease = rev.lease if by == _VALUE else 0
-            kvs.append(wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, b"", lease))
-        else:
-            kvs.append(wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, rev.value, rev.lease))
+    kvs = [_shown(rev, keys_only, by) for rev in found.kvs]
     return wire.encode_range_response(header, kvs, found.more, found.count)
+
+
+def _shown(rev: Rev, keys_only: bool, by: int) -> bytes:
+    """``keys_only`` hides leases with the values, as in etcd since 3.6, but where values are the order."""
+    if keys_only:
+        return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, b"", rev.lease if by == _VALUE else 0)
+    return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, rev.value, rev.lease)
 
 
 def put(made: Rev, prev_kv: bool) -> bytes:
@@ -118,7 +118,8 @@ class _Txn:
 
     def _add(self, out: list[bytes], result: OpDone, op: wire.RequestOp | None) -> None:
         """One of the responses: its tag and size, those of the one field in it, and that."""
-        if self._current != self._revision and _changed(result):
+        # what is inside another one counts on where it stands
+        if self._current != self._revision and type(result) is not _TXN_DONE and _changed(result):
             self._current = self._revision
             self._saw = _revision(self._current)
         if type(result) is _REV:
@@ -130,7 +131,8 @@ class _Txn:
             part, tag = _put(self._saw, result, True), b"\x12"
         elif type(result) is _RANGED:
             of = None if op is None else op.request_range
-            part, tag = _ranged(self._saw, result, result.keys_only, 0 if of is None else of.sort_target), b"\x0a"
+            self._add_range(out, result, 0 if of is None else of.sort_target)
+            return
         elif type(result) is _DELETED:
             gone = None if op is None else op.request_delete_range
             part, tag = _deleted(self._saw, result, gone is not None and gone.prev_kv), b"\x1a"
@@ -144,6 +146,35 @@ class _Txn:
         out.append(tag)
         out.append(size)
         out.append(part)
+
+    def _add_range(self, out: list[bytes], found: Ranged, by: int) -> None:
+        """The same of a range: its size is counted first, so that its parts go into ``out`` as they are."""
+        size, keys_only = 2 + len(self._saw), found.keys_only
+        kvs: list[bytes] = []
+        for rev in found.kvs:
+            kv = _shown(rev, keys_only, by)
+            before = varint(len(kv))
+            size += 1 + len(before) + len(kv)
+            kvs.append(b"\x12")
+            kvs.append(before)
+            kvs.append(kv)
+        if found.more:
+            size += 2
+            kvs.append(b"\x18\x01")
+        if found.count:
+            count = varint(found.count)
+            size += 1 + len(count)
+            kvs.append(b"\x20")
+            kvs.append(count)
+        inner = varint(size)
+        out.append(b"\x1a")
+        out.append(varint(1 + len(inner) + size))
+        out.append(b"\x0a")
+        out.append(inner)
+        out.append(b"\x0a")
+        out.append(varint(len(self._saw)))
+        out.append(self._saw)
+        out.extend(kvs)
 
 
 def _revision(number: int) -> bytes:

@@ -321,6 +321,23 @@ class Expected:
         return made
 
 
+def test_inside_another_a_part_sees_what_was_there_before_the_first_change() -> None:
+    inner = pb.TxnRequest(success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"none")), put(b"k")])
+    request = pb.TxnRequest(success=[got(b"k"), pb.RequestOp(request_txn=inner), got(b"k")])
+    data = logged(request)
+    assert data is not None
+    outcome = Store().plain_txn(data)
+    assert isinstance(outcome, Accepted)
+    check_answer(outcome.result, request)
+    answer = pb.TxnResponse.FromString(
+        told.txn(outcome.result.value, wire.decode_txn_request(request.SerializeToString()), outcome.result.revision)
+    )
+    first, inside, last = answer.responses
+    gone, made = inside.response_txn.responses
+    headers = [one.header.revision for one in (first.response_range, gone.response_delete_range, made.response_put)]
+    assert [*headers, last.response_range.header.revision] == [1, 1, 2, 2]
+
+
 def check_answer(result: Result, request: pb.TxnRequest) -> None:
     raw = request.SerializeToString()
     expected = Expected(result.value, result.revision).txn(result.value, request).SerializeToString(deterministic=True)
