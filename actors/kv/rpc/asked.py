@@ -206,6 +206,8 @@ def _ops(ops: list[RequestOp], left: int, found: Txn) -> tuple[list[says.Op], in
         elif which == TXN:
             inner = op.request_txn
             assert inner is not None
+            # as etcd, to which one that has others inside is none that only reads, whatever those do
+            found.reads_only = found.serializable = False
             made, more = _inner(inner, left, found)
             cost += more
             out.append(made)
