@@ -36,8 +36,12 @@ NAME = "kv"
 #: A record of so few commands is made durable on the loop's thread: handing it to another one and back costs more than
 #: is done meanwhile (docs/performance.md).
 STILL_MAX = 64
-#: Objects between two looks of the garbage collector: what the path of a command makes is freed without it.
-GC_OBJECTS = 10_000
+
+
+#: Objects made and not freed until the youngest are searched for cycles, and rounds until older ones are. Hundreds of
+#: requests under way are some thousands, all freed when they are answered: the defaults would search among them for
+#: nothing, several times a batch.
+GC_THRESHOLDS = (50_000, 20, 20)
 
 
 class Kv:
@@ -249,7 +253,6 @@ async def serve(setting: Setting, signals: Signals) -> None:
         # a million keys are no garbage: keep them out of every collection from now on
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GC_OBJECTS, 10, 10)
         actor = Kv(setting)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects, still_max=STILL_MAX)
@@ -274,6 +277,7 @@ async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> N
         await live.wait()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         port = await opened(shell, actor, setting)
         serving = True
         try:

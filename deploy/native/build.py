@@ -17,12 +17,13 @@ _PARTS = {
     "actors/kv/http2": "call connection control deadlines frames hpack huffman limits messages receiving request "
     "sending tally",
     "actors/kv/proto": "etcd_wire varints",
-    "actors/kv/rpc": "asked keys service told",
+    "actors/kv/rpc": "asked brief keys service told",
     "actors/kv/v3": "ranges revs store txn",
     "actors/kv": "actor commands state",
     "actors": "host shell",
     "streams": "records replay took",
     "streams/log/segments": "commits frames shared writer",
+    "streams/events": "blobs",
 }
 MODULES = [f"{folder}/{name}.py" for folder, names in _PARTS.items() for name in names.split()]
 

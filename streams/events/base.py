@@ -13,30 +13,12 @@ from typing import Any, ClassVar, TypeVar, Union
 
 import msgspec
 
+from streams.events.base64 import Base64 as Base64
+from streams.events.base64 import Blob as Blob
+from streams.events.blobs import blob as blob
+from streams.events.blobs import unblob as unblob
+
 STREAMS = ("log", "cluster", "kv", "unit", "engine", "update")
-
-
-class Base64(msgspec.Struct, frozen=True, gc=False):
-    """Bytes that are not UTF-8, as ``{"base64": "…"}``."""
-
-    base64: bytes
-
-
-#: Bytes in JSON: a string where they are UTF-8 (so that any consumer can read them), else :class:`Base64`.
-Blob = str | Base64
-
-
-def blob(raw: bytes) -> Blob:
-    """The one JSON form of ``raw``: text if it is valid UTF-8, otherwise base64."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return Base64(raw)
-
-
-def unblob(value: Blob) -> bytes:
-    """The bytes that :func:`blob` was given."""
-    return value.encode() if isinstance(value, str) else value.base64
 
 
 class Data(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -129,6 +111,11 @@ def payloads(stream: str | None = None) -> list[type[Data]]:
 def say(data: Data, **attributes: Any) -> Event:
     """An event that says ``data``; keyword arguments are the attributes of :class:`Event`."""
     return _ENVELOPES[type(data)](data=data, **attributes)
+
+
+def said(data: Data, principal: str) -> Event:
+    """The same of most commands, sooner."""
+    return _ENVELOPES[type(data)](data=data, principal=principal)
 
 
 def encode(events: Iterable[Event]) -> bytes:

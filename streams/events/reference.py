@@ -43,7 +43,7 @@ def _entry(cls: type[Data]) -> str:
 
 def _type(kind: Any) -> str:
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-    text = text.replace("str | streams.events.base.Base64", "Blob").replace("streams.events.base.", "")
+    text = text.replace("str | streams.events.base64.Base64", "Blob").replace("streams.events.base64.", "")
     return text.replace("typing.", "").replace("|", "or").replace("Union[str, Base64]", "Blob")
 
 

@@ -6,7 +6,7 @@ parts are given encoded, None of one that isn't there.
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import kv_pb2
-from actors.kv.proto.varints import DEPTH_MAX, PROTOBUFS_DEPTH_MAX, Irregular, canonical, int32, int64, more
+from actors.kv.proto.varints import DEPTH_MAX, PROTOBUFS_DEPTH_MAX, Irregular, canonical, int32, more, signed
 from actors.kv.proto.varints import uint64, varint
 
 
@@ -49,8 +49,8 @@ def _response_header(raw: bytes, at: int, end: int) -> ResponseHeader:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.revision = number
         elif tag == 32:
             number = raw[at]
             at += 1
@@ -72,13 +72,17 @@ def encode_response_header(
 ) -> bytes:
     out: list[bytes] = []
     if cluster_id:
-        out += (b"\x08", varint(cluster_id))
+        out.append(b"\x08")
+        out.append(varint(cluster_id))
     if member_id:
-        out += (b"\x10", varint(member_id))
+        out.append(b"\x10")
+        out.append(varint(member_id))
     if revision:
-        out += (b"\x18", varint(revision))
+        out.append(b"\x18")
+        out.append(varint(revision))
     if raft_term:
-        out += (b"\x20", varint(raft_term))
+        out.append(b"\x20")
+        out.append(varint(raft_term))
     return b"".join(out)
 
 
@@ -121,20 +125,20 @@ def _key_value(raw: bytes, at: int, end: int) -> KeyValue:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.create_revision = number
         elif tag == 24:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.mod_revision = number
         elif tag == 32:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.version = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.version = number
         elif tag == 42:
             size = raw[at]
             at += 1
@@ -149,8 +153,8 @@ def _key_value(raw: bytes, at: int, end: int) -> KeyValue:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.lease = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.lease = number
         else:
             raise Irregular
     if at != end:
@@ -168,17 +172,25 @@ def encode_key_value(
 ) -> bytes:
     out: list[bytes] = []
     if key:
-        out += (b"\x0a", varint(len(key)), key)
+        out.append(b"\x0a")
+        out.append(varint(len(key)))
+        out.append(key)
     if create_revision:
-        out += (b"\x10", varint(create_revision))
+        out.append(b"\x10")
+        out.append(varint(create_revision))
     if mod_revision:
-        out += (b"\x18", varint(mod_revision))
+        out.append(b"\x18")
+        out.append(varint(mod_revision))
     if version:
-        out += (b"\x20", varint(version))
+        out.append(b"\x20")
+        out.append(varint(version))
     if value:
-        out += (b"\x2a", varint(len(value)), value)
+        out.append(b"\x2a")
+        out.append(varint(len(value)))
+        out.append(value)
     if lease:
-        out += (b"\x30", varint(lease))
+        out.append(b"\x30")
+        out.append(varint(lease))
     return b"".join(out)
 
 
@@ -248,11 +260,16 @@ def encode_event(
 ) -> bytes:
     out: list[bytes] = []
     if type:
-        out += (b"\x08", varint(type))
+        out.append(b"\x08")
+        out.append(varint(type))
     if kv is not None:
-        out += (b"\x12", varint(len(kv)), kv)
+        out.append(b"\x12")
+        out.append(varint(len(kv)))
+        out.append(kv)
     if prev_kv is not None:
-        out += (b"\x1a", varint(len(prev_kv)), prev_kv)
+        out.append(b"\x1a")
+        out.append(varint(len(prev_kv)))
+        out.append(prev_kv)
     return b"".join(out)
 
 
@@ -312,14 +329,14 @@ def _range_request(raw: bytes, at: int, end: int) -> RangeRequest:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.limit = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.limit = number
         elif tag == 32:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.revision = number
         elif tag == 40:
             number = raw[at]
             at += 1
@@ -354,26 +371,26 @@ def _range_request(raw: bytes, at: int, end: int) -> RangeRequest:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.min_mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.min_mod_revision = number
         elif tag == 88:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.max_mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.max_mod_revision = number
         elif tag == 96:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.min_create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.min_create_revision = number
         elif tag == 104:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.max_create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.max_create_revision = number
         else:
             raise Irregular
     if at != end:
@@ -398,17 +415,25 @@ def encode_range_request(
 ) -> bytes:
     out: list[bytes] = []
     if key:
-        out += (b"\x0a", varint(len(key)), key)
+        out.append(b"\x0a")
+        out.append(varint(len(key)))
+        out.append(key)
     if range_end:
-        out += (b"\x12", varint(len(range_end)), range_end)
+        out.append(b"\x12")
+        out.append(varint(len(range_end)))
+        out.append(range_end)
     if limit:
-        out += (b"\x18", varint(limit))
+        out.append(b"\x18")
+        out.append(varint(limit))
     if revision:
-        out += (b"\x20", varint(revision))
+        out.append(b"\x20")
+        out.append(varint(revision))
     if sort_order:
-        out += (b"\x28", varint(sort_order))
+        out.append(b"\x28")
+        out.append(varint(sort_order))
     if sort_target:
-        out += (b"\x30", varint(sort_target))
+        out.append(b"\x30")
+        out.append(varint(sort_target))
     if serializable:
         out.append(b"\x38\x01")
     if keys_only:
@@ -416,13 +441,17 @@ def encode_range_request(
     if count_only:
         out.append(b"\x48\x01")
     if min_mod_revision:
-        out += (b"\x50", varint(min_mod_revision))
+        out.append(b"\x50")
+        out.append(varint(min_mod_revision))
     if max_mod_revision:
-        out += (b"\x58", varint(max_mod_revision))
+        out.append(b"\x58")
+        out.append(varint(max_mod_revision))
     if min_create_revision:
-        out += (b"\x60", varint(min_create_revision))
+        out.append(b"\x60")
+        out.append(varint(min_create_revision))
     if max_create_revision:
-        out += (b"\x68", varint(max_create_revision))
+        out.append(b"\x68")
+        out.append(varint(max_create_revision))
     return b"".join(out)
 
 
@@ -481,8 +510,8 @@ def _range_response(raw: bytes, at: int, end: int) -> RangeResponse:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.count = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.count = number
         else:
             raise Irregular
     if at != end:
@@ -498,14 +527,19 @@ def encode_range_response(
 ) -> bytes:
     out: list[bytes] = []
     if header is not None:
-        out += (b"\x0a", varint(len(header)), header)
+        out.append(b"\x0a")
+        out.append(varint(len(header)))
+        out.append(header)
     if kvs is not None:
         for one in kvs:
-            out += (b"\x12", varint(len(one)), one)
+            out.append(b"\x12")
+            out.append(varint(len(one)))
+            out.append(one)
     if more:
         out.append(b"\x18\x01")
     if count:
-        out += (b"\x20", varint(count))
+        out.append(b"\x20")
+        out.append(varint(count))
     return b"".join(out)
 
 
@@ -553,7 +587,9 @@ def encode_range_stream_response(
 ) -> bytes:
     out: list[bytes] = []
     if range_response is not None:
-        out += (b"\x0a", varint(len(range_response)), range_response)
+        out.append(b"\x0a")
+        out.append(varint(len(range_response)))
+        out.append(range_response)
     return b"".join(out)
 
 
@@ -606,8 +642,8 @@ def _put_request(raw: bytes, at: int, end: int) -> PutRequest:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.lease = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.lease = number
         elif tag == 32:
             number = raw[at]
             at += 1
@@ -643,11 +679,16 @@ def encode_put_request(
 ) -> bytes:
     out: list[bytes] = []
     if key:
-        out += (b"\x0a", varint(len(key)), key)
+        out.append(b"\x0a")
+        out.append(varint(len(key)))
+        out.append(key)
     if value:
-        out += (b"\x12", varint(len(value)), value)
+        out.append(b"\x12")
+        out.append(varint(len(value)))
+        out.append(value)
     if lease:
-        out += (b"\x18", varint(lease))
+        out.append(b"\x18")
+        out.append(varint(lease))
     if prev_kv:
         out.append(b"\x20\x01")
     if ignore_value:
@@ -715,9 +756,13 @@ def encode_put_response(
 ) -> bytes:
     out: list[bytes] = []
     if header is not None:
-        out += (b"\x0a", varint(len(header)), header)
+        out.append(b"\x0a")
+        out.append(varint(len(header)))
+        out.append(header)
     if prev_kv is not None:
-        out += (b"\x12", varint(len(prev_kv)), prev_kv)
+        out.append(b"\x12")
+        out.append(varint(len(prev_kv)))
+        out.append(prev_kv)
     return b"".join(out)
 
 
@@ -783,9 +828,13 @@ def encode_delete_range_request(
 ) -> bytes:
     out: list[bytes] = []
     if key:
-        out += (b"\x0a", varint(len(key)), key)
+        out.append(b"\x0a")
+        out.append(varint(len(key)))
+        out.append(key)
     if range_end:
-        out += (b"\x12", varint(len(range_end)), range_end)
+        out.append(b"\x12")
+        out.append(varint(len(range_end)))
+        out.append(range_end)
     if prev_kv:
         out.append(b"\x18\x01")
     return b"".join(out)
@@ -829,8 +878,8 @@ def _delete_range_response(raw: bytes, at: int, end: int) -> DeleteRangeResponse
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.deleted = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.deleted = number
         elif tag == 26:
             size = raw[at]
             at += 1
@@ -855,12 +904,17 @@ def encode_delete_range_response(
 ) -> bytes:
     out: list[bytes] = []
     if header is not None:
-        out += (b"\x0a", varint(len(header)), header)
+        out.append(b"\x0a")
+        out.append(varint(len(header)))
+        out.append(header)
     if deleted:
-        out += (b"\x10", varint(deleted))
+        out.append(b"\x10")
+        out.append(varint(deleted))
     if prev_kvs is not None:
         for one in prev_kvs:
-            out += (b"\x1a", varint(len(one)), one)
+            out.append(b"\x1a")
+            out.append(varint(len(one)))
+            out.append(one)
     return b"".join(out)
 
 
@@ -924,8 +978,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.version = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.version = number
         elif tag == 40:
             if made.which:
                 raise Irregular
@@ -933,8 +987,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.create_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.create_revision = number
         elif tag == 48:
             if made.which:
                 raise Irregular
@@ -942,8 +996,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.mod_revision = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.mod_revision = number
         elif tag == 58:
             if made.which:
                 raise Irregular
@@ -964,8 +1018,8 @@ def _compare(raw: bytes, at: int, end: int) -> Compare:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.lease = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.lease = number
         elif tag == 130 and raw[at] == 4:
             at += 1
             size = raw[at]
@@ -998,23 +1052,35 @@ def encode_compare(
 ) -> bytes:
     out: list[bytes] = []
     if result:
-        out += (b"\x08", varint(result))
+        out.append(b"\x08")
+        out.append(varint(result))
     if target:
-        out += (b"\x10", varint(target))
+        out.append(b"\x10")
+        out.append(varint(target))
     if key:
-        out += (b"\x1a", varint(len(key)), key)
+        out.append(b"\x1a")
+        out.append(varint(len(key)))
+        out.append(key)
     if which == 4:
-        out += (b"\x20", varint(version))
+        out.append(b"\x20")
+        out.append(varint(version))
     if which == 5:
-        out += (b"\x28", varint(create_revision))
+        out.append(b"\x28")
+        out.append(varint(create_revision))
     if which == 6:
-        out += (b"\x30", varint(mod_revision))
+        out.append(b"\x30")
+        out.append(varint(mod_revision))
     if which == 7:
-        out += (b"\x3a", varint(len(value)), value)
+        out.append(b"\x3a")
+        out.append(varint(len(value)))
+        out.append(value)
     if which == 8:
-        out += (b"\x40", varint(lease))
+        out.append(b"\x40")
+        out.append(varint(lease))
     if range_end:
-        out += (b"\x82\x04", varint(len(range_end)), range_end)
+        out.append(b"\x82\x04")
+        out.append(varint(len(range_end)))
+        out.append(range_end)
     return b"".join(out)
 
 
@@ -1113,13 +1179,21 @@ def encode_request_op(
 ) -> bytes:
     out: list[bytes] = []
     if request_range is not None:
-        out += (b"\x0a", varint(len(request_range)), request_range)
+        out.append(b"\x0a")
+        out.append(varint(len(request_range)))
+        out.append(request_range)
     if request_put is not None:
-        out += (b"\x12", varint(len(request_put)), request_put)
+        out.append(b"\x12")
+        out.append(varint(len(request_put)))
+        out.append(request_put)
     if request_delete_range is not None:
-        out += (b"\x1a", varint(len(request_delete_range)), request_delete_range)
+        out.append(b"\x1a")
+        out.append(varint(len(request_delete_range)))
+        out.append(request_delete_range)
     if request_txn is not None:
-        out += (b"\x22", varint(len(request_txn)), request_txn)
+        out.append(b"\x22")
+        out.append(varint(len(request_txn)))
+        out.append(request_txn)
     return b"".join(out)
 
 
@@ -1218,13 +1292,21 @@ def encode_response_op(
 ) -> bytes:
     out: list[bytes] = []
     if response_range is not None:
-        out += (b"\x0a", varint(len(response_range)), response_range)
+        out.append(b"\x0a")
+        out.append(varint(len(response_range)))
+        out.append(response_range)
     if response_put is not None:
-        out += (b"\x12", varint(len(response_put)), response_put)
+        out.append(b"\x12")
+        out.append(varint(len(response_put)))
+        out.append(response_put)
     if response_delete_range is not None:
-        out += (b"\x1a", varint(len(response_delete_range)), response_delete_range)
+        out.append(b"\x1a")
+        out.append(varint(len(response_delete_range)))
+        out.append(response_delete_range)
     if response_txn is not None:
-        out += (b"\x22", varint(len(response_txn)), response_txn)
+        out.append(b"\x22")
+        out.append(varint(len(response_txn)))
+        out.append(response_txn)
     return b"".join(out)
 
 
@@ -1297,13 +1379,19 @@ def encode_txn_request(
     out: list[bytes] = []
     if compare is not None:
         for one in compare:
-            out += (b"\x0a", varint(len(one)), one)
+            out.append(b"\x0a")
+            out.append(varint(len(one)))
+            out.append(one)
     if success is not None:
         for one in success:
-            out += (b"\x12", varint(len(one)), one)
+            out.append(b"\x12")
+            out.append(varint(len(one)))
+            out.append(one)
     if failure is not None:
         for one in failure:
-            out += (b"\x1a", varint(len(one)), one)
+            out.append(b"\x1a")
+            out.append(varint(len(one)))
+            out.append(one)
     return b"".join(out)
 
 
@@ -1373,12 +1461,16 @@ def encode_txn_response(
 ) -> bytes:
     out: list[bytes] = []
     if header is not None:
-        out += (b"\x0a", varint(len(header)), header)
+        out.append(b"\x0a")
+        out.append(varint(len(header)))
+        out.append(header)
     if succeeded:
         out.append(b"\x10\x01")
     if responses is not None:
         for one in responses:
-            out += (b"\x1a", varint(len(one)), one)
+            out.append(b"\x1a")
+            out.append(varint(len(one)))
+            out.append(one)
     return b"".join(out)
 
 
@@ -1406,8 +1498,8 @@ def _lease_keep_alive_request(raw: bytes, at: int, end: int) -> LeaseKeepAliveRe
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.ID = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.ID = number
         else:
             raise Irregular
     if at != end:
@@ -1420,7 +1512,8 @@ def encode_lease_keep_alive_request(
 ) -> bytes:
     out: list[bytes] = []
     if ID:
-        out += (b"\x08", varint(ID))
+        out.append(b"\x08")
+        out.append(varint(ID))
     return b"".join(out)
 
 
@@ -1462,14 +1555,14 @@ def _lease_keep_alive_response(raw: bytes, at: int, end: int) -> LeaseKeepAliveR
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.ID = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.ID = number
         elif tag == 24:
             number = raw[at]
             at += 1
             if number > 127:
-                number, at = more(raw, at, number)
-            made.TTL = number if number < 2147483648 else int64(number)
+                number, at = signed(raw, at, number)
+            made.TTL = number
         else:
             raise Irregular
     if at != end:
@@ -1484,9 +1577,13 @@ def encode_lease_keep_alive_response(
 ) -> bytes:
     out: list[bytes] = []
     if header is not None:
-        out += (b"\x0a", varint(len(header)), header)
+        out.append(b"\x0a")
+        out.append(varint(len(header)))
+        out.append(header)
     if ID:
-        out += (b"\x10", varint(ID))
+        out.append(b"\x10")
+        out.append(varint(ID))
     if TTL:
-        out += (b"\x18", varint(TTL))
+        out.append(b"\x18")
+        out.append(varint(TTL))
     return b"".join(out)

@@ -41,7 +41,7 @@ parts are given encoded, None of one that isn't there.
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import kv_pb2
-from actors.kv.proto.varints import DEPTH_MAX, PROTOBUFS_DEPTH_MAX, Irregular, canonical, int32, int64, more
+from actors.kv.proto.varints import DEPTH_MAX, PROTOBUFS_DEPTH_MAX, Irregular, canonical, int32, more, signed
 from actors.kv.proto.varints import uint64, varint
 '''
 
@@ -130,10 +130,13 @@ def _reads(field: FieldDescriptor) -> list[str]:
                 lines += [f"if {one} is not None:", "    raise Irregular"]
         lines += [f"{one}.append({value})" if field.is_repeated else f"{one} = {value}", "at = stop"]
         return lines
+    if field.type == FieldDescriptor.TYPE_INT64:
+        lines += ["number = raw[at]", "at += 1", "if number > 127:", "    number, at = signed(raw, at, number)"]
+        return [*lines, f"{one} = number"]
     lines += ["number = raw[at]", "at += 1", "if number > 127:", "    number, at = more(raw, at, number)"]
     if field.type == FieldDescriptor.TYPE_BOOL:
         return [*lines, f"{one} = uint64(number) != 0"]
-    how = {FieldDescriptor.TYPE_INT64: "int64", FieldDescriptor.TYPE_UINT64: "uint64"}.get(field.type, "int32")
+    how = "uint64" if field.type == FieldDescriptor.TYPE_UINT64 else "int32"
     return [*lines, f"{one} = number if number < 2147483648 else {how}(number)"]
 
 
@@ -155,18 +158,20 @@ def _encoder(message: Descriptor) -> list[str]:
         tag = _literal(_tag(field))
         if field.is_repeated:
             lines += [f"    if {field.name} is not None:", f"        for one in {field.name}:"]
-            lines += [f"            out += ({tag}, varint(len(one)), one)"]
+            lines += [f"            out.append({tag})", "            out.append(varint(len(one)))"]
+            lines.append("            out.append(one)")
             continue
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             lines.append(f"    if {field.name} is not None:")
         else:
             lines.append(f"    if {f'which == {field.number}' if field in plain else field.name}:")
         if field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_BYTES):
-            lines.append(f"        out += ({tag}, varint(len({field.name})), {field.name})")
+            lines += [f"        out.append({tag})", f"        out.append(varint(len({field.name})))"]
+            lines.append(f"        out.append({field.name})")
         elif field.type == FieldDescriptor.TYPE_BOOL:
             lines.append(f"        out.append({_literal(_tag(field) + bytes((1,)))})")
         else:
-            lines.append(f"        out += ({tag}, varint({field.name}))")
+            lines += [f"        out.append({tag})", f"        out.append(varint({field.name}))"]
     return [*lines, '    return b"".join(out)']
 
 

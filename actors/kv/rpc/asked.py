@@ -4,6 +4,7 @@ Source of the checks and their order: etcd's ``api/v3rpc``.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from actors.kv.proto.etcd_wire import (
     Compare,
@@ -16,12 +17,13 @@ from actors.kv.proto.etcd_wire import (
 from actors.kv.v3 import errors
 from actors.kv.v3.ranges import Query
 from streams.events import kv3 as says
-from streams.events.base import Blob, blob
+from streams.events.base64 import Blob
+from streams.events.blobs import blob
 
 #: What etcd's envelope adds to a request.
 ENVELOPE_BYTES = 18
 #: What a key costs beyond its bytes.
-PUT_BYTES = 256
+PUT_BYTES: Final = 256
 #: ``which`` of a RequestOp.
 RANGE, PUT, DELETE, TXN = 1, 2, 3, 4
 
@@ -204,6 +206,8 @@ def _ops(ops: list[RequestOp], left: int, found: Txn) -> tuple[list[says.Op], in
         elif which == TXN:
             inner = op.request_txn
             assert inner is not None
+            # as etcd, to which one that has others inside is none that only reads, whatever those do
+            found.reads_only = found.serializable = False
             made, more = _inner(inner, left, found)
             cost += more
             out.append(made)

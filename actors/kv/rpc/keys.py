@@ -7,7 +7,7 @@ import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import etcd_wire as wire
-from actors.kv.rpc import asked, large, told
+from actors.kv.rpc import asked, brief, large, told
 from actors.kv.rpc.service import KEY_BYTES, Call, Method, Rpc
 from actors.kv.v3 import errors
 from actors.kv.v3 import txn as txns
@@ -34,7 +34,7 @@ class Keys:
         yield Method(kv + "Put", pb.PutRequest, pb.PutResponse, self.put, parse=wire.decode_put_request)
         read = wire.decode_delete_range_request
         yield Method(kv + "DeleteRange", pb.DeleteRangeRequest, pb.DeleteRangeResponse, self.delete, parse=read)
-        yield Method(kv + "Txn", pb.TxnRequest, pb.TxnResponse, self.txn, parse=wire.decode_txn_request)
+        yield Method(kv + "Txn", pb.TxnRequest, pb.TxnResponse, self.txn, parse=brief.read)
         yield Method(kv + "Compact", pb.CompactionRequest, pb.CompactionResponse, self.compact)
         yield Method(
             kv + "RangeStream",
@@ -87,7 +87,10 @@ class Keys:
 
         self._rpc.submit(call, data, size, done)
 
-    def txn(self, call: Call, request: wire.TxnRequest, size: int) -> None:
+    def txn(self, call: Call, request: wire.TxnRequest | brief.Brief, size: int) -> None:
+        if isinstance(request, brief.Brief):
+            self._brief(call, request, size)
+            return
         known = asked.txn(request, self._ops_max)
         rpc, data = self._rpc, known.data
         for key, end in known.shown:
@@ -104,6 +107,17 @@ class Keys:
         if known.cost:
             rpc.spend(known.cost)
         rpc.submit(call, data, size, lambda result: response(result.value, result.revision))
+
+    def _brief(self, call: Call, request: brief.Brief, size: int) -> None:
+        if request.operations > self._ops_max:
+            raise errors.TOO_MANY_OPS
+        asked.sized(size, self._bytes_max)
+        if request.cost:
+            self._rpc.spend(request.cost)
+        self._rpc.submit(call, request.data, size, self._txn)
+
+    def _txn(self, result: Result) -> bytes:
+        return self._rpc.header_bytes(result.revision) + told.txn(result.value, None, result.revision)
 
     def _looked(self, call: Call, data: says.Txn) -> txns.TxnDone:
         """A transaction that only reads, outside the log."""

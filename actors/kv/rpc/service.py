@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -26,7 +26,7 @@ from actors.kv.v3.store import NOSPACE, Result
 from actors.setting import Setting
 from actors.shell import Shell
 from streams.events import kv3 as v3_says
-from streams.events.base import Data, Event, say
+from streams.events.base import Data, Event, said, say
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied
 
@@ -35,6 +35,11 @@ QUOTA_BYTES = 2 * 1024**3
 UNHEARD_LEASES = 3
 #: What a key, or a lease, costs beyond its bytes, for the quota.
 KEY_BYTES, LEASE_BYTES = 256, 64
+
+# a constant is sooner there than an import, compiled
+_APPLIED: Final = Applied
+_REJECTED: Final = Rejected
+_RESULT: Final = Result
 
 Answer = TypeVar("Answer", bound=Message)
 #: An answer as it is made: a message, or one encoded.
@@ -224,7 +229,7 @@ class Rpc:
         """``data`` with who asks. Raises INVALID_TOKEN."""
         if not self.fold.v3.auth.enabled:
             connection = call.connection
-            return say(data, principal=self.principal(call) if connection.trusted else connection.peer)
+            return said(data, self.principal(call) if connection.trusted else connection.peer)
         if hasattr(data, "auth") and not data.auth:
             known = self.identity(call)
             if known is not None:
@@ -263,7 +268,8 @@ class Rpc:
 
     def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Made]) -> None:
         """Order ``data``; ``done`` makes the answer when it is applied here."""
-        event, over = self.event(call, data), self.rates.admit(data)
+        event = self.event(call, data)
+        over = None if self.revs.policies is None else self.rates.admit(data)
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
             if over is not None:
@@ -365,19 +371,20 @@ def void(_: object) -> None:
 
 def outcome(result: Applied | NotSent | OutcomeUnknown) -> Result:
     """Raises V3Error: why there is none."""
-    if not isinstance(result, Applied):
+    if type(result) is not _APPLIED:
         if isinstance(result, TooMany):
             raise errors.TOO_MANY_REQUESTS
         raise errors.TOO_LARGE if isinstance(result, TooLarge) else errors.TIMEOUT
     came_to = result.outcome
-    if isinstance(came_to, Rejected):
+    if type(came_to) is _REJECTED:
         family, _, code = came_to.code.partition(".")
         if family == "v3":
             raise V3Error(int(code), came_to.message)
         raise V3Error(errors.UNAVAILABLE, f"corelog: {came_to.code}: {came_to.message}")
     assert isinstance(came_to, Accepted)
     # an event of another family has a plain result, and no revision
-    return came_to.result if isinstance(came_to.result, Result) else Result(0, came_to.result)
+    value = came_to.result
+    return value if type(value) is _RESULT else Result(0, value)
 
 
 def failed(call: Call) -> None:

@@ -3,12 +3,18 @@
 The bytes are those that protobuf would write: fields in the order of their numbers, defaults left out.
 """
 
+from typing import Final
+
 from actors.kv.proto import etcd_wire as wire
 from actors.kv.proto import kv_pb2
-from actors.kv.v3.ranges import Query, Ranged
-from actors.kv.v3.revs import Rev
-from actors.kv.v3.txn import Deleted, TxnDone
+from actors.kv.proto.varints import varint
+from actors.kv.v3.kinds import Deleted, OpDone, Query, Ranged, Rev, TxnDone
 
+# a constant is sooner there than an import, compiled
+_REV: Final = Rev
+_RANGED: Final = Ranged
+_DELETED: Final = Deleted
+_TXN_DONE: Final = TxnDone
 #: RangeRequest.SortTarget
 _VALUE = 4
 
@@ -32,17 +38,15 @@ def ranged(found: Ranged, query: Query) -> bytes:
 
 
 def _ranged(header: bytes | None, found: Ranged, keys_only: bool, by: int) -> bytes:
+    kvs = [_shown(rev, keys_only, by) for rev in found.kvs]
+    return wire.encode_range_response(header, kvs, found.more, found.count)
+
+
+def _shown(rev: Rev, keys_only: bool, by: int) -> bytes:
     """``keys_only`` hides leases with the values, as in etcd since 3.6, but where values are the order."""
     if keys_only:
-        kvs = [
-            wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, b"", rev.lease if by == _VALUE else 0)
-            for rev in found.kvs
-        ]
-    else:
-        kvs = [
-            wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, rev.value, rev.lease) for rev in found.kvs
-        ]
-    return wire.encode_range_response(header, kvs, found.more, found.count)
+        return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, b"", rev.lease if by == _VALUE else 0)
+    return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, rev.value, rev.lease)
 
 
 def put(made: Rev, prev_kv: bool) -> bytes:
@@ -65,8 +69,11 @@ def _deleted(header: bytes | None, gone: Deleted, prev_kv: bool) -> bytes:
     return wire.encode_delete_range_response(header, len(gone.tombstones), prevs)
 
 
-def txn(done: TxnDone, asked: wire.TxnRequest, revision: int) -> bytes:
-    """``revision``: the one after it. Of the parts, headers have the revision that the part saw, and nothing else."""
+def txn(done: TxnDone, asked: wire.TxnRequest | None, revision: int) -> bytes:
+    """``revision``: the one after it. Of the parts, headers have the revision that the part saw, and nothing else.
+
+    Without ``asked`` nothing of before is shown, and no range has an order.
+    """
     return _Txn(revision, _changes(done)).encoded(None, done, asked)
 
 
@@ -74,10 +81,14 @@ def _changes(done: TxnDone) -> bool:
     return any(_changed(result) for result in done.results)
 
 
-def _changed(result: Rev | Deleted | Ranged | TxnDone) -> bool:
-    if isinstance(result, TxnDone):
+def _changed(result: OpDone) -> bool:
+    if type(result) is _REV:
+        return True
+    if type(result) is _RANGED:
+        return False
+    if type(result) is _TXN_DONE:
         return _changes(result)
-    return isinstance(result, Rev) or (isinstance(result, Deleted) and bool(result.tombstones))
+    return type(result) is _DELETED and bool(result.tombstones)
 
 
 class _Txn:
@@ -86,30 +97,89 @@ class _Txn:
     def __init__(self, revision: int, changes: bool) -> None:
         self._revision = revision
         self._current = revision - 1 if changes else revision
+        #: a part's header: its third field
+        self._saw = _revision(self._current)
 
-    def encoded(self, header: bytes | None, done: TxnDone, asked: wire.TxnRequest) -> bytes:
-        ops = asked.success if done.succeeded else asked.failure
-        parts: list[bytes] = []
+    def encoded(self, header: bytes | None, done: TxnDone, asked: wire.TxnRequest | None) -> bytes:
+        out: list[bytes] = []
+        if header is not None:
+            out.append(b"\x0a")
+            out.append(varint(len(header)))
+            out.append(header)
+        ops: list[wire.RequestOp] | None = None
+        succeeded = done.succeeded
+        if asked is not None:
+            ops = asked.success if succeeded else asked.failure
+        if succeeded:
+            out.append(b"\x10\x01")
         for at, result in enumerate(done.results):
-            op = ops[at]
-            if isinstance(result, TxnDone):
-                assert op.request_txn is not None
-                inner = self.encoded(b"", result, op.request_txn)
-                parts.append(wire.encode_response_op(response_txn=inner))
-                continue
-            if _changed(result):
-                self._current = self._revision
-            saw = wire.encode_response_header(revision=self._current)
-            if isinstance(result, Rev):
-                assert op.request_put is not None
-                parts.append(wire.encode_response_op(response_put=_put(saw, result, op.request_put.prev_kv)))
-            elif isinstance(result, Ranged):
-                of = op.request_range
-                assert of is not None
-                found = _ranged(saw, result, of.keys_only, of.sort_target)
-                parts.append(wire.encode_response_op(response_range=found))
-            else:
-                assert op.request_delete_range is not None
-                gone = _deleted(saw, result, op.request_delete_range.prev_kv)
-                parts.append(wire.encode_response_op(response_delete_range=gone))
-        return wire.encode_txn_response(header, done.succeeded, parts)
+            self._add(out, result, None if ops is None else ops[at])
+        return b"".join(out)
+
+    def _add(self, out: list[bytes], result: OpDone, op: wire.RequestOp | None) -> None:
+        """One of the responses: its tag and size, those of the one field in it, and that."""
+        # what is inside another one counts on where it stands
+        if self._current != self._revision and type(result) is not _TXN_DONE and _changed(result):
+            self._current = self._revision
+            self._saw = _revision(self._current)
+        if type(result) is _REV:
+            asked = None if op is None else op.request_put
+            if asked is None or not asked.prev_kv:
+                out.append(_PUTS[len(self._saw)])
+                out.append(self._saw)
+                return
+            part, tag = _put(self._saw, result, True), b"\x12"
+        elif type(result) is _RANGED:
+            of = None if op is None else op.request_range
+            self._add_range(out, result, 0 if of is None else of.sort_target)
+            return
+        elif type(result) is _DELETED:
+            gone = None if op is None else op.request_delete_range
+            part, tag = _deleted(self._saw, result, gone is not None and gone.prev_kv), b"\x1a"
+        else:
+            assert type(result) is _TXN_DONE
+            inner = None if op is None else op.request_txn
+            part, tag = self.encoded(b"", result, inner), b"\x22"
+        size = varint(len(part))
+        out.append(b"\x1a")
+        out.append(varint(1 + len(size) + len(part)))
+        out.append(tag)
+        out.append(size)
+        out.append(part)
+
+    def _add_range(self, out: list[bytes], found: Ranged, by: int) -> None:
+        """The same of a range: its size is counted first, so that its parts go into ``out`` as they are."""
+        size, keys_only = 2 + len(self._saw), found.keys_only
+        kvs: list[bytes] = []
+        for rev in found.kvs:
+            kv = _shown(rev, keys_only, by)
+            before = varint(len(kv))
+            size += 1 + len(before) + len(kv)
+            kvs.append(b"\x12")
+            kvs.append(before)
+            kvs.append(kv)
+        if found.more:
+            size += 2
+            kvs.append(b"\x18\x01")
+        if found.count:
+            count = varint(found.count)
+            size += 1 + len(count)
+            kvs.append(b"\x20")
+            kvs.append(count)
+        inner = varint(size)
+        out.append(b"\x1a")
+        out.append(varint(1 + len(inner) + size))
+        out.append(b"\x0a")
+        out.append(inner)
+        out.append(b"\x0a")
+        out.append(varint(len(self._saw)))
+        out.append(self._saw)
+        out.extend(kvs)
+
+
+def _revision(number: int) -> bytes:
+    return b"\x18" + varint(number) if number else b""
+
+
+#: A put's whole response but its header, whose size is the index.
+_PUTS: Final = [bytes((0x1A, 4 + size, 0x12, 2 + size, 0x0A, size)) for size in range(12)]

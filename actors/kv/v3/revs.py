@@ -9,6 +9,7 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import islice
+from typing import Final
 
 from sortedcontainers import SortedList
 
@@ -19,11 +20,12 @@ from actors.kv.v3.kinds import Rev as Rev
 from actors.kv.v3.policies import Policies
 
 #: Revisions in one segment of the history.
-SEGMENT = 1024
+SEGMENT: Final = 1024
 #: ``range_end`` that means "and all keys behind".
 ALL_BEHIND = b"\0"
 
 
+_REV: Final = Rev
 #: Compactions: of all keys, and of prefixes.
 Reach = tuple[int, "Floors | None"]
 
@@ -69,45 +71,54 @@ class Revs:
 
     def put(self, key: bytes, value: bytes, lease: int, main: int, sub: int) -> Rev:
         """The key at revision (main, sub). The caller counts :attr:`revision`."""
-        old = self.newest.get(key)
+        return self.put_over(self.newest.get(key), key, value, lease, main, sub)
+
+    def put_over(self, old: Rev | None, key: bytes, value: bytes, lease: int, main: int, sub: int) -> Rev:
+        """The same, for who knows the key's newest already."""
+        garbage = 0
         if old is None:
-            made = Rev(key, value, main, main, 1, lease, sub, None)
+            made = _REV(key, value, main, main, 1, lease, sub, None)
             self.live.add(key)
-        elif old.version:
-            made = Rev(old.key, value, old.create, main, old.version + 1, lease, sub, old)
         else:
-            made = Rev(old.key, value, main, main, 1, lease, sub, old)
-            self.dead.remove(key)
-            self.live.add(old.key)
+            key, version = old.key, old.version
+            if version:
+                made = _REV(key, value, old.create, main, version + 1, lease, sub, old)
+                garbage = len(key) + len(old.value) + OVERHEAD_BYTES
+            else:
+                made = _REV(key, value, main, main, 1, lease, sub, old)
+                self.dead.remove(key)
+                self.live.add(key)
         self.puts += 1
-        self._take(made, old)
+        self._take(made, key, len(key) + len(value) + OVERHEAD_BYTES, main, garbage)
+        if self.policies is not None:
+            self.policies.took(made, old)
         return made
 
     def delete(self, old: Rev, main: int, sub: int) -> Rev:
         """A tombstone over ``old``, the key's newest, which lives."""
-        made = Rev(old.key, b"", 0, main, 0, 0, sub, old)
-        self.live.remove(old.key)
-        self.dead.add(old.key)
+        key = old.key
+        made = _REV(key, b"", 0, main, 0, 0, sub, old)
+        self.live.remove(key)
+        self.dead.add(key)
         self.deletes += 1
-        self._take(made, old)
-        return made
-
-    def _take(self, made: Rev, old: Rev | None) -> None:
-        self.newest[made.key] = made
-        size = len(made.key) + len(made.value) + OVERHEAD_BYTES
-        self.size += size
-        last = self.segments[-1]
-        # a main revision is never split over two segments: a search for it finds one
-        if len(last.revs) >= SEGMENT and last.revs[-1].mod != made.mod:
-            last = Segment(made.mod, self._garbage)
-            self.segments.append(last)
-        last.revs.append(made)
-        if old is not None and old.version:
-            self._garbage += len(old.key) + len(old.value) + OVERHEAD_BYTES
-        if not made.version:
-            self._garbage += size
+        size = len(key) + OVERHEAD_BYTES
+        self._take(made, key, size, main, old.size + size)
         if self.policies is not None:
             self.policies.took(made, old)
+        return made
+
+    def _take(self, made: Rev, key: bytes, size: int, mod: int, garbage: int) -> None:
+        """``size``: bytes of ``made``; ``garbage``: bytes that it supersedes, and its own if it is a tombstone."""
+        self.newest[key] = made
+        self.size += size
+        last = self.segments[-1].revs
+        # a main revision is never split over two segments: a search for it finds one
+        if len(last) >= SEGMENT and last[-1].mod != mod:
+            opened = Segment(mod, self._garbage)
+            self.segments.append(opened)
+            last = opened.revs
+        last.append(made)
+        self._garbage += garbage
 
     def compact(self, revision: int) -> None:
         """Raises COMPACTED or FUTURE_REV, as etcd."""
@@ -289,7 +300,10 @@ class Revs:
             rev.key = old.key
             (self.live if old.version else self.dead).remove(rev.key)
         (self.live if rev.version else self.dead).add(rev.key)
-        self._take(rev, old)
+        garbage = old.size if old is not None and old.version else 0
+        self._take(rev, rev.key, rev.size, rev.mod, garbage if rev.version else garbage + rev.size)
+        if self.policies is not None:
+            self.policies.took(rev, old)
         if self.floors is not None and not rev.version and rev.mod <= self.floors.of(rev.key):
             # a tombstone that is kept because it is just at the floor: given back already
             self.size -= rev.size

@@ -1,7 +1,7 @@
 """The v3 store: revisions, leases and alarms, and what each event does to them. Pure."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,9 @@ from streams.events import kv3 as says
 from streams.events.base import Event, blob, unblob
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 
+# a constant is sooner there than an import, compiled
+_RESULT: Final = Result
+_ACCEPTED: Final = Accepted
 VOID_EXPIRY = Rejected("v3.changed", "the lease was renewed, or is gone, before this expiry")
 #: Kinds of alarms, and the commands that a corrupt store refuses.
 NOSPACE, CORRUPT = 1, 2
@@ -66,7 +69,7 @@ class Store:
             case says.Delete():
                 return self._written(lambda w: w.delete(unblob(data.key), unblob(data.range_end)))
             case says.Txn():
-                return self._written(lambda w: txn.run(w, data))
+                return self._txn(data)
             case says.LeasesRenew():
                 return self.leases.renew(data, offset)
             case says.LeaseGrant():
@@ -123,12 +126,24 @@ class Store:
         """The short way of a put without lease and conditions, which no user has to be asked for."""
         revs, key = self.revs, unblob(data.key)
         old = revs.newest.get(key)
-        if old is not None and old.lease:
-            self.leases.detach(old.lease, key)
+        if old is not None and (lease := old.lease):
+            self.leases.detach(lease, key)
         main = revs.revision + 1
-        made = revs.put(key, unblob(data.value), 0, main, 0)
+        made = revs.put_over(old, key, unblob(data.value), 0, main, 0)
         revs.revision = main
-        return Result(main, made)
+        return _RESULT(main, made)
+
+    def plain_txn(self, data: says.Txn) -> Outcome:
+        """The short way of a transaction without a session, which no user and no alarm has to be asked for."""
+        try:
+            done = self._txn(data)
+        except V3Error as error:
+            return error.rejected
+        return _ACCEPTED(_RESULT(self.revs.revision, done))
+
+    def _txn(self, data: says.Txn) -> txn.TxnDone:
+        done = txn.flat(self.revs, self.leases, data)
+        return self._written(lambda w: txn.run(w, data)) if done is None else done
 
     def _written(self, change: Any) -> Any:
         writing = txn.Writing(self.revs, self.leases)

@@ -2,6 +2,7 @@
 all checks, then the operations, of which later ones see what earlier ones did)."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from actors.kv.v3 import errors
 from actors.kv.v3.kinds import Deleted as Deleted
@@ -12,6 +13,14 @@ from actors.kv.v3.ranges import Query, Ranged, query, ranged
 from actors.kv.v3.revs import Rev, Revs
 from streams.events import kv3 as says
 from streams.events.base import Base64, Blob, unblob
+
+# a constant is sooner there than an import, compiled
+_OP_PUT: Final = says.OpPut
+_OP_RANGE: Final = says.OpRange
+_OP_DELETE: Final = says.OpDelete
+_DELETED: Final = Deleted
+_RANGED: Final = Ranged
+_TXN_DONE: Final = TxnDone
 
 
 class Writing:
@@ -29,7 +38,7 @@ class Writing:
 
     def put(self, key: bytes, value: bytes, lease: int) -> Rev:
         old = self.revs.newest.get(key)
-        made = self.revs.put(key, value, lease, self.main, self.sub)
+        made = self.revs.put_over(old, key, value, lease, self.main, self.sub)
         self.sub += 1
         before = old.lease if old is not None else 0
         if before != lease:
@@ -44,7 +53,7 @@ class Writing:
         else:
             one = revs.newest.get(key)
             found = [one] if one is not None and one.version else []
-        return Deleted([self._bury(old) for old in found])
+        return _DELETED([self._bury(old) for old in found])
 
     def _bury(self, old: Rev) -> Rev:
         made = self.revs.delete(old, self.main, self.sub)
@@ -87,6 +96,56 @@ def run(writing: Writing, txn: Txn) -> TxnDone:
     return _execute(writing, txn, iter(paths))
 
 
+def flat(revs: Revs, leases: Leases, txn: says.Txn) -> TxnDone | None:
+    """The short way of what has no transactions and no ranges' comparisons in it, puts what it is told and looks at
+    what is there now: nearly all. None: it is for :func:`run`; nothing was changed. Raises as that."""
+    newest, succeeded = revs.newest, True
+    for compare in txn.compare:
+        if compare.range_end:
+            return None
+        rev = newest.get(unblob(compare.key))
+        if rev is not None and not rev.version:
+            rev = None
+        target, operand = compare.target, compare.operand
+        if target == 3:
+            if isinstance(operand, int):
+                return None
+            if rev is None or not _compared_bytes(rev.value, unblob(operand), compare.result):
+                succeeded = False
+                break
+        elif not isinstance(operand, int):
+            return None
+        elif not _compared_ints(0 if rev is None else _number(rev, target), operand, compare.result):
+            succeeded = False
+            break
+    ops = txn.success if succeeded else txn.failure
+    for op in ops:
+        if type(op) is _OP_PUT:
+            if op.ignore_value or op.ignore_lease:
+                return None
+            if op.lease:
+                leases.known(op.lease)
+        elif type(op) is _OP_RANGE:
+            if op.revision > 0:
+                return None
+        elif type(op) is not _OP_DELETE:
+            return None
+    if revs.policies is not None:
+        revs.policies.check_txn(revs, ops)
+    writing = Writing(revs, leases)
+    results: list[OpDone] = []
+    for op in ops:
+        if type(op) is _OP_PUT:
+            results.append(writing.put(unblob(op.key), unblob(op.value), op.lease))
+        elif type(op) is _OP_RANGE:
+            results.append(_looked(writing, op))
+        else:
+            assert type(op) is _OP_DELETE
+            results.append(writing.delete(unblob(op.key), unblob(op.range_end)))
+    writing.finish()
+    return _TXN_DONE(succeeded, results)
+
+
 def _paths(revs: Revs, txn: Txn, out: list[bool]) -> list[bool]:
     """Which branch each transaction takes, outermost first."""
     out.append(all(_holds(revs, compare) for compare in txn.compare))
@@ -117,17 +176,15 @@ def _newest(revs: Revs, key: Blob) -> list[Rev]:
 
 
 def _side(kv: Rev, target: int) -> int | bytes:
-    match target:
-        case 0:
-            return kv.version
-        case 1:
-            return kv.create
-        case 2:
-            return kv.mod
-        case 3:
-            return kv.value
-        case _:
-            return kv.lease
+    return kv.value if target == 3 else _number(kv, target)
+
+
+def _number(kv: Rev, target: int) -> int:
+    if target == 0:
+        return kv.version
+    if target == 1:
+        return kv.create
+    return kv.mod if target == 2 else kv.lease
 
 
 def _compared(left: int | bytes, right: int | bytes, result: int) -> bool:
@@ -140,6 +197,23 @@ def _compared(left: int | bytes, right: int | bytes, result: int) -> bool:
             return left < right  # type: ignore[operator]
         case _:
             return left != right
+
+
+def _compared_ints(left: int, right: int, result: int) -> bool:
+    """The same, of one type each, which is sooner compiled."""
+    if result == 0:
+        return left == right
+    if result == 1:
+        return left > right
+    return left < right if result == 2 else left != right
+
+
+def _compared_bytes(left: bytes, right: bytes, result: int) -> bool:
+    if result == 0:
+        return left == right
+    if result == 1:
+        return left > right
+    return left < right if result == 2 else left != right
 
 
 def _branch(txn: Txn, path: bool) -> list[says.Op]:
@@ -191,7 +265,7 @@ def _execute(writing: Writing, txn: Txn, paths: Iterator[bool]) -> TxnDone:
 def _looked(writing: Writing, op: says.OpRange) -> Ranged:
     if not (op.range_end or op.revision or op.count_only or op.min_mod or op.max_mod or op.min_create or op.max_create):
         kvs = _newest(writing.revs, op.key)
-        return Ranged(kvs, len(kvs), False, op.keys_only)
+        return _RANGED(kvs, len(kvs), False, op.keys_only)
     found = ranged(writing.revs, query(op), writing.current)
     return Ranged(found.kvs, found.count, found.more, op.keys_only)
 

@@ -91,6 +91,8 @@ def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pyte
         etcd.get(b"a")  # etcd answers reads all the same
         read = pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"a"))])
         etcd.ask("KV/Txn", read, pb.TxnResponse)
+        inside = pb.TxnRequest(success=[pb.RequestOp(request_txn=read)])
+        refused(*CORRUPT, etcd.ask, "KV/Txn", inside, pb.TxnResponse)
         page = Client(server.port)
         status, _, raw = page.raw("GET", "/health")
         assert (status, b"ALARM CORRUPT" in raw) == (503, True)
