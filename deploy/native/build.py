@@ -17,9 +17,10 @@ _PARTS = {
     "actors/kv/http2": "call connection control deadlines frames hpack huffman limits messages receiving request "
     "sending tally",
     "actors/kv/proto": "etcd_wire varints",
-    "actors/kv/rpc": "asked keys service told",
+    "actors/kv/rpc": "asked json_short keys service told",
+    "actors/kv/v2": "get request",
     "actors/kv/v3": "ranges revs store txn",
-    "actors/kv": "state",
+    "actors/kv": "exchange gateway history http1 keys pages routes state",
 }
 MODULES = [f"{folder}/{name}.py" for folder, names in _PARTS.items() for name in names.split()]
 

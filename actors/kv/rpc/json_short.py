@@ -1,6 +1,6 @@
-"""The short way of what most clients of the JSON gateway send: KV.Put and KV.Range, text ↔ protobuf's bytes.
+"""The short way of what most clients of the JSON gateway send: KV.Put and KV.Range, JSON → requests, protobuf → JSON.
 
-The same texts and bytes as :mod:`actors.kv.rpc.json_form`, for which all is left that isn't written plainly here.
+The same requests and texts as :mod:`actors.kv.rpc.json_form`, for which all is left that isn't written plainly here.
 """
 
 import binascii
@@ -9,116 +9,129 @@ from collections.abc import Callable
 import msgspec
 
 from actors.kv.proto import etcd_wire as wire
+from actors.kv.rpc.json_kinds import Put, Range
+
+_puts = msgspec.json.Decoder(Put)
+_ranges = msgspec.json.Decoder(Range)
+
+#: A request, and the bytes that it has in protobuf.
+Asked = tuple[wire.PutRequest | wire.RangeRequest, int]
 
 
-class _Put(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Bytes are in standard base64 with its padding; numbers, and other names of the fields, aren't known here."""
-
-    key: bytes = b""
-    value: bytes = b""
-    prev_kv: bool = False
-    ignore_value: bool = False
-    ignore_lease: bool = False
-
-
-class _Range(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    key: bytes = b""
-    range_end: bytes = b""
-    serializable: bool = False
-    keys_only: bool = False
-    count_only: bool = False
-
-
-_puts = msgspec.json.Decoder(_Put)
-_ranges = msgspec.json.Decoder(_Range)
-
-
-def load_put(text: bytes) -> bytes | None:
-    """A PutRequest's bytes; None: it takes the long way."""
+def load_put(text: bytes) -> Asked | None:
+    """A PutRequest; None: it takes the long way."""
     try:
-        asked = _puts.decode(text)
+        asked: Put = _puts.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return wire.encode_put_request(asked.key, asked.value, 0, asked.prev_kv, asked.ignore_value, asked.ignore_lease)
+    made = wire.PutRequest()
+    made.key, made.value = asked.key, asked.value
+    made.prev_kv, made.ignore_value, made.ignore_lease = asked.prev_kv, asked.ignore_value, asked.ignore_lease
+    size = _size(made.key) + _size(made.value)
+    if made.prev_kv:
+        size += 2
+    if made.ignore_value:
+        size += 2
+    if made.ignore_lease:
+        size += 2
+    return made, size
 
 
-def load_range(text: bytes) -> bytes | None:
-    """A RangeRequest's bytes; None: it takes the long way."""
+def load_range(text: bytes) -> Asked | None:
+    """A RangeRequest; None: it takes the long way."""
     try:
-        asked = _ranges.decode(text)
+        asked: Range = _ranges.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return wire.encode_range_request(
-        asked.key,
-        asked.range_end,
-        serializable=asked.serializable,
-        keys_only=asked.keys_only,
-        count_only=asked.count_only,
-    )
+    made = wire.RangeRequest()
+    made.key, made.range_end = asked.key, asked.range_end
+    made.serializable, made.keys_only, made.count_only = asked.serializable, asked.keys_only, asked.count_only
+    size = _size(made.key) + _size(made.range_end)
+    if made.serializable:
+        size += 2
+    if made.keys_only:
+        size += 2
+    if made.count_only:
+        size += 2
+    return made, size
+
+
+def _size(raw: bytes) -> int:
+    """Of a field of bytes: its tag, its length, what is in it; an empty one isn't written."""
+    size = length = len(raw)
+    if not size:
+        return 0
+    while length > 127:
+        length >>= 7
+        size += 1
+    return size + 2
 
 
 def dump_put(raw: bytes) -> bytes:
     """JSON of a PutResponse's bytes."""
     made = wire.decode_put_response(raw)
-    parts: list[str] = []
+    parts: list[bytes] = []
     if made.header is not None:
         parts.append(_header(made.header))
     if made.prev_kv is not None:
-        parts.append('"prev_kv":' + _key_value(made.prev_kv))
-    return ("{" + ",".join(parts) + "}").encode()
+        parts.append(b'"prev_kv":' + _key_value(made.prev_kv))
+    return b"{" + b",".join(parts) + b"}"
 
 
 def dump_range(raw: bytes) -> bytes:
     """JSON of a RangeResponse's bytes."""
     made = wire.decode_range_response(raw)
-    parts: list[str] = []
+    parts: list[bytes] = []
     if made.header is not None:
         parts.append(_header(made.header))
     if made.kvs:
-        parts.append('"kvs":[' + ",".join([_key_value(one) for one in made.kvs]) + "]")
+        parts.append(b'"kvs":[' + b",".join([_key_value(one) for one in made.kvs]) + b"]")
     if made.more:
-        parts.append('"more":true')
+        parts.append(b'"more":true')
     if made.count:
-        parts.append(f'"count":"{made.count}"')
-    return ("{" + ",".join(parts) + "}").encode()
+        parts.append(b'"count":"%d"' % made.count)
+    return b"{" + b",".join(parts) + b"}"
 
 
-def _header(header: wire.ResponseHeader) -> str:
-    parts: list[str] = []
-    if header.cluster_id:
-        parts.append(f'"cluster_id":"{header.cluster_id}"')
-    if header.member_id:
-        parts.append(f'"member_id":"{header.member_id}"')
+#: The ids of the last header, and their text: they are always the same but for revision and term.
+_ids: tuple[int, int, str] = (0, 0, "")
+
+
+def _header(header: wire.ResponseHeader) -> bytes:
+    global _ids
+    cluster, member = header.cluster_id, header.member_id
+    if _ids[0] != cluster or _ids[1] != member:
+        shown = f'"cluster_id":"{cluster}",' if cluster else ""
+        _ids = (cluster, member, shown + (f'"member_id":"{member}",' if member else ""))
+    text = _ids[2]
     if header.revision:
-        parts.append(f'"revision":"{header.revision}"')
+        text += f'"revision":"{header.revision}",'
     if header.raft_term:
-        parts.append(f'"raft_term":"{header.raft_term}"')
-    return '"header":{' + ",".join(parts) + "}"
+        text += f'"raft_term":"{header.raft_term}",'
+    return ('"header":{' + text[:-1] + "}").encode()
 
 
-def _key_value(kv: wire.KeyValue) -> str:
-    parts: list[str] = []
+def _key_value(kv: wire.KeyValue) -> bytes:
+    parts: list[bytes] = []
     if kv.key:
-        parts.append(f'"key":"{_base64(kv.key)}"')
+        parts += (b'"key":"', binascii.b2a_base64(kv.key, newline=False), b'",')
+    numbers = ""
     if kv.create_revision:
-        parts.append(f'"create_revision":"{kv.create_revision}"')
+        numbers = f'"create_revision":"{kv.create_revision}",'
     if kv.mod_revision:
-        parts.append(f'"mod_revision":"{kv.mod_revision}"')
+        numbers += f'"mod_revision":"{kv.mod_revision}",'
     if kv.version:
-        parts.append(f'"version":"{kv.version}"')
+        numbers += f'"version":"{kv.version}",'
+    parts.append(numbers.encode())
     if kv.value:
-        parts.append(f'"value":"{_base64(kv.value)}"')
+        parts += (b'"value":"', binascii.b2a_base64(kv.value, newline=False), b'",')
     if kv.lease:
-        parts.append(f'"lease":"{kv.lease}"')
-    return "{" + ",".join(parts) + "}"
-
-
-def _base64(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).decode()
+        parts.append(b'"lease":"%d",' % kv.lease)
+    return b"{" + b"".join(parts)[:-1] + b"}"
 
 
 #: By gRPC path: how a request is read, and an answer written.
-SHORT: dict[str, tuple[Callable[[bytes], bytes | None], Callable[[bytes], bytes]]] = {
+SHORT: dict[str, tuple[Callable[[bytes], Asked | None], Callable[[bytes], bytes]]] = {
     "/etcdserverpb.KV/Put": (load_put, dump_put),
     "/etcdserverpb.KV/Range": (load_range, dump_range),
 }

@@ -409,6 +409,22 @@ def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
     return handler
 
 
+def read(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None]:
+    """As the gateway calls it with a request that it has read, and the bytes that it has in protobuf."""
+    ranges, serve = method.request is pb.RangeRequest, method.serve
+    for_learners = method.path in OF_LEARNERS
+
+    def handler(call: Call, request: Any, size: int) -> None:
+        try:
+            if rpc.learner and not for_learners and not (ranges and request.serializable):
+                raise errors.NOT_FOR_LEARNERS
+            serve(call, request, size)
+        except V3Error as error:
+            call.finish(error.code, error.message)
+
+    return handler
+
+
 def parsed(call: Call, kind: type[Message], raw: bytes) -> Any:
     """A message of a stream; None: the call was ended because it is none."""
     try:

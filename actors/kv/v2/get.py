@@ -40,10 +40,11 @@ def expiration(expires_ms: int, now_ms: int) -> bytes:
 
 def face_json(key: str, node: File, index: int, now_ms: int) -> bytes:
     """A node of a change. ``index`` is its modifiedIndex there; ``value`` None: a directory."""
-    start = b'{"key":%s' % quote(key)
-    what = b',"dir":true' if node.value is None else b',"value":' + quote(node.value)
-    ttl = expiration(node.expires_ms, now_ms) if node.expires_ms else b""
-    return b'%s%s%s,"modifiedIndex":%d,"createdIndex":%d}' % (start, what, ttl, index, node.created)
+    value, expires_ms = node.value, node.expires_ms
+    what, shown_value = (b',"dir":true', b"") if value is None else (b',"value":', quote(value))
+    ttl = expiration(expires_ms, now_ms) if expires_ms else b""
+    indices = f',"modifiedIndex":{index},"createdIndex":{node.created}}}'.encode()
+    return b"".join((b'{"key":', quote(key), what, shown_value, ttl, indices))
 
 
 def change_json(change: Change, no_value: bool = False) -> bytes:
@@ -58,9 +59,10 @@ def change_json(change: Change, no_value: bool = False) -> bytes:
         dir_ = b',"dir":true' if prev.value is None else b""
         shown_node = b'{"key":%s%s,"modifiedIndex":%d,"createdIndex":%d}' % (quote(key), dir_, index, prev.created)
     if prev is None:
-        return escape(b'{"action":"%s","node":%s}\n' % (action.encode(), shown_node))
+        return escape(b"".join((b'{"action":"', action.encode(), b'","node":', shown_node, b"}\n")))
     before = face_json(key, prev, prev.modified, time_ms)
-    return escape(b'{"action":"%s","node":%s,"prevNode":%s}\n' % (action.encode(), shown_node, before))
+    parts = (b'{"action":"', action.encode(), b'","node":', shown_node, b',"prevNode":', before, b"}\n")
+    return escape(b"".join(parts))
 
 
 def created(change: Change) -> bool:
