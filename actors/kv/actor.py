@@ -107,7 +107,7 @@ class Kv:
         self.tell(batch, live)
 
     def _count(self, changes: Sequence[Change], fold: KvFold, now: Now) -> None:
-        keys = [key for _, _, key, node, prev, _, _ in changes if _has_ttl(node) or _has_ttl(prev)]
+        keys = history.with_ttl(changes)
         if keys:
             self._countdowns.touched(fold.store, keys, now.boot_s)
 
@@ -185,10 +185,6 @@ class Kv:
         self._checkpointed = boundary.position
         said = log_says.Checkpoint(replica.fold.name, boundary.position, boundary.chain, boundary.outcomes)
         return say(said, term=_fold(replica).cluster.election.term)
-
-
-def _has_ttl(node: Any) -> bool:
-    return node is not None and node.expires_ms != 0
 
 
 def _leases(data: Any) -> list[int]:

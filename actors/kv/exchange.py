@@ -4,9 +4,10 @@ Classes of compiled modules only may inherit these.
 """
 
 from collections.abc import Callable
+from typing import Final
 
-JSON = b"Content-Type: application/json\r\n"
-TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
+JSON: Final = b"Content-Type: application/json\r\n"
+TEXT: Final = b"Content-Type: text/plain; charset=utf-8\r\n"
 
 
 class Connection:

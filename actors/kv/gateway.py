@@ -59,7 +59,7 @@ Load = Callable[[bytes], tuple[Any, int] | None]
 
 
 class _Route:
-    """``load``, ``dump``, ``read``: the short way, if there is one."""
+    """``load``, ``in_json``: the short way, if there is one; ``dump``: of the long way's answer."""
 
     def __init__(self, method: Method, serve: Callable[..., None], tally: Tally) -> None:
         self.method, self.serve, self.tally = method, serve, tally
@@ -67,17 +67,17 @@ class _Route:
         self.asks_many, self.answers_many = method.asks_many, method.answers_many
         self.load: Load | None = None
         self.dump: Callable[[bytes], bytes] | None = None
-        self.read: Callable[..., None] | None = None
+        self.in_json: Callable[..., None] | None = None
 
 
 class Gateway:
-    """``methods``: the services, by gRPC path; ``read``: who takes requests that were read already."""
+    """``methods``: the services, by gRPC path; ``in_json``: who takes one that was read already."""
 
     def __init__(
         self,
         methods: Mapping[str, Method],
         http2: Methods,
-        read: Mapping[str, Callable[["GatewayCall", Any, int], None]],
+        in_json: Mapping[str, Callable[["GatewayCall", Any, int], None]],
     ) -> None:
         self._routes: dict[str, _Route] = {}
         for service, paths in _SERVICES.items():
@@ -89,7 +89,7 @@ class Gateway:
                     route = _Route(method, serve, http2.tally(raw))
                     if method.path in SHORT:
                         route.load, route.dump = SHORT[method.path]
-                        route.read = read[method.path]
+                        route.in_json = in_json[method.path]
                     for path in http_paths.split():
                         self._routes["/v3/" + path] = self._routes["/v3beta/" + path] = route
 
@@ -113,8 +113,9 @@ class Gateway:
                 call.on_end()
                 return
             short = None if route.load is None else route.load(exchange.body)
-            if short is not None and route.read is not None:
-                route.read(call, short[0], short[1])
+            if short is not None and route.in_json is not None:
+                call.in_json = True
+                route.in_json(call, short[0], short[1])
             else:
                 asked = json_form.loads(exchange.body or b"{}", route.method.request)
                 route.serve(call, asked.SerializeToString())
@@ -135,6 +136,7 @@ class GatewayCall:
         "_route",
         "connection",
         "gone",
+        "in_json",
         "on_drained",
         "on_end",
         "on_gone",
@@ -152,6 +154,8 @@ class GatewayCall:
         self._route = route
         self._opened_s = time.monotonic() if route.timed else 0.0
         self._begun = False
+        #: the answer is JSON already
+        self.in_json = False
         exchange.gone, exchange.drained = self._left, self._drained
 
     @property
@@ -166,7 +170,9 @@ class GatewayCall:
         elif not self.gone:
             self.gone = True
             self._over(0)
-            self._exchange.respond(200, JSON, self._dumps(message) if route.dump is None else route.dump(message))
+            if not self.in_json:
+                message = self._dumps(message) if route.dump is None else route.dump(message)
+            self._exchange.respond(200, JSON, message)
 
     def send(self, message: bytes) -> None:
         if not self.gone:

@@ -1,7 +1,7 @@
 """Who changed a key, when, and what it was before: what an event did to the v2 store, told as plain data. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from actors.kv.v2.nodes import Change, File, change_of, shown
 from streams.events import kv, kv2, kv3
@@ -11,9 +11,9 @@ from streams.replay import Applied
 Row = dict[str, Any]
 
 #: What changes neither v2's keys nor a lease's time: most of what is applied.
-_OF_V3_KEYS = frozenset({kv3.Put, kv3.Delete, kv3.Txn})
+_OF_V3_KEYS: Final = frozenset({kv3.Put, kv3.Delete, kv3.Txn})
 #: Families of the stream that change nothing of v2's keys.
-_OTHERS = frozenset({kv2.__name__, kv3.__name__})
+_OTHERS: Final = frozenset({kv2.__name__, kv3.__name__})
 
 #: What takes a directory away takes all below it along, and is told of the directory alone.
 _TAKEN = frozenset({"delete", "expire"})
@@ -38,6 +38,15 @@ def told(batch: Sequence[Applied]) -> tuple[list[Change], list[Any]]:
         if made is not None:
             changes.append(made)
     return changes, leases
+
+
+def with_ttl(changes: Sequence[Change]) -> list[str]:
+    """The keys that have, or had before, a TTL."""
+    out: list[str] = []
+    for _, _, key, node, prev, _, _ in changes:
+        if (node is not None and node.expires_ms) or (prev is not None and prev.expires_ms):
+            out.append(key)
+    return out
 
 
 def change(applied: Applied) -> Change | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
@@ -22,11 +22,11 @@ BODY_BYTES_MAX = 2 * 1024 * 1024
 #: The same under /v3 and in steps of a restore: etcd's limit of a message is 2 MiB, and base64 takes a third more.
 V3_BODY_BYTES_MAX = 3 * 1024 * 1024
 #: Request line and headers together.
-HEAD_BYTES_MAX = 64 * 1024
+HEAD_BYTES_MAX: Final = 64 * 1024
 #: Pipelined requests that may wait before reading pauses.
 PIPELINE_MAX = 64
 #: Unsent bytes to a slow watcher at which it is cut off.
-BACKLOG_BYTES_MAX = 8 * 1024 * 1024
+BACKLOG_BYTES_MAX: Final = 8 * 1024 * 1024
 #: A request must be whole this long after its first byte.
 REQUEST_S_MAX = 30.0
 #: A client that takes nothing of an answer for so long is cut off.
@@ -35,21 +35,22 @@ STALL_S_MAX = 300.0
 LINGER_S = 1.0
 
 #: The first line of a request whose head may be known.
-_LINE = re.compile(
+_LINE: Final = re.compile(
     rb"(GET|PUT|POST|DELETE) (/[A-Za-z0-9/_.~%+=&:@,;!$'()*-]*)(?:\?([A-Za-z0-9/_.~%+=&:@,;!$'()*?-]*))? HTTP/1\.1\r\n"
 )
 #: Heads that are kept known, and bytes of one.
-HEADS_MAX, KNOWN_HEAD_BYTES_MAX = 512, 1024
+HEADS_MAX: Final = 512
+KNOWN_HEAD_BYTES_MAX: Final = 1024
 #: Behind the first line → the headers and the body's size that the parser found in these bytes when they came before.
-_heads: dict[bytes, tuple[dict[bytes, bytes], int]] = {}
+_heads: Final[dict[bytes, tuple[dict[bytes, bytes], int]]] = {}
 #: What makes of a request more than a head and a body.
 _SPECIAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"connection"})
 _TOO_LONG = f"request line and headers have over {HEAD_BYTES_MAX} bytes"
-_METHODS = {b"GET": "GET", b"PUT": "PUT", b"POST": "POST", b"DELETE": "DELETE"}
+_METHODS: Final = {b"GET": "GET", b"PUT": "PUT", b"POST": "POST", b"DELETE": "DELETE"}
 #: Ends of heads whose answers have few bytes.
-_LENGTHS_MAX = 2048
-_LENGTHS = [b"Content-Length: %d\r\n\r\n" % size for size in range(_LENGTHS_MAX)]
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_LENGTHS_MAX: Final = 2048
+_LENGTHS: Final = [b"Content-Length: %d\r\n\r\n" % size for size in range(_LENGTHS_MAX)]
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class Asked(Exchange):
@@ -299,7 +300,7 @@ class Http1(Connection):
         self.current = None
         if not exchange.keep_alive:
             self._close(exchange.refused is not None)
-        elif not self._busy:
+        elif not self._busy and (self._waiting or self._ended):
             self._next()
 
     def overdue(self, now: float) -> bool:

@@ -3,9 +3,11 @@
 import hashlib
 import html
 import time
+from typing import Final
 
 import msgspec
 import orjson
+from msgspec import UNSET
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, position_header
 from actors.kv.exchange import JSON, TEXT, Exchange
@@ -18,11 +20,14 @@ from actors.kv.v2.nodes import Change, change_of, shown
 from actors.kv.v2.watch import Hub, Watcher
 from actors.kv.v2users import V2Users
 from actors.shell import Shell
+from streams.events import kv as says
 from streams.events.base import Event, say
+from streams.events.base import envelope as envelope_of
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied
 
-METHODS = frozenset({"HEAD", "GET", "PUT", "POST", "DELETE"})
+_PutEvent: Final = envelope_of(says.Put)
+METHODS: Final = frozenset({"HEAD", "GET", "PUT", "POST", "DELETE"})
 #: How a session's refusals show as HTTP statuses.
 _REFUSALS = {"sequence-reused": 409, "session-expired": 410, "sealed": 503, "void-incarnation": 503, "voided": 409}
 
@@ -52,7 +57,7 @@ class Keys:
                 exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
                 return
             asked = request.asked(method, path, exchange.query, headers.get(b"content-type", b""), exchange.body)
-            if self._users.guards(exchange):
+            if self._fold.cluster.users2 is not UNSET and self._users.guards(exchange):
                 self._guarded(exchange, path, asked)
             else:
                 self._do(exchange, asked)
@@ -87,7 +92,7 @@ class Keys:
     # -- commands ---------------------------------------------------------------------------------------------
 
     def _command(self, exchange: Exchange, command: request.Command, user: str = "") -> None:
-        if (auth := self._users.auth).enabled:
+        if self._fold.cluster.users2 is not UNSET and (auth := self._users.auth).enabled:
             # applied after users changed, its author is asked for again
             command = msgspec.structs.replace(command, data=request.let(command.data, auth.revision))
         event = envelope(exchange, command, USER + user if user else "")
@@ -228,7 +233,10 @@ def envelope(exchange: Exchange, command: request.Command, user: str = "") -> Ev
         )
     if correlation:
         return say(command.data, principal=principal, correlation=correlation)
-    return say(command.data, principal=principal)
+    data = command.data
+    if data.__class__ is says.Put:
+        return _PutEvent(principal=principal, data=data)
+    return say(data, principal=principal)
 
 
 def _text(raw: bytes, name: str) -> str:

@@ -57,7 +57,7 @@ class Port:
         self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16], self.users2)
         self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting, self.users2)
         self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
-        gateway = Gateway(self.v3.methods, self.v3.http2, self.v3.read)
+        gateway = Gateway(self.v3.methods, self.v3.http2, self.v3.in_json)
         discovery = Discovery(self.keys, self.commands, self._base)
         self._routes = Routes(self.keys, gateway, self.info, discovery, setting.etcd)
         self.info.metrics = Metrics(shell, fold, setting, self.commands, self.v3, self.keys.hub).text

@@ -131,6 +131,11 @@ def say(data: Data, **attributes: Any) -> Event:
     return _ENVELOPES[type(data)](data=data, **attributes)
 
 
+def envelope(cls: type[Data]) -> type[Event]:
+    """The class of the events of a payload's class: what :func:`say` makes, for who says many of one kind."""
+    return _ENVELOPES[cls]
+
+
 def encode(events: Iterable[Event]) -> bytes:
     """A record's payload: the JSON array of ``events``."""
     return _encoder.encode(events if isinstance(events, list) else list(events))

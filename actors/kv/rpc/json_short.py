@@ -1,18 +1,23 @@
-"""The short way of what most clients of the JSON gateway send: KV.Put and KV.Range, JSON → requests, protobuf → JSON.
+"""The short way of what most clients of the JSON gateway send: KV.Put and KV.Range, JSON → requests, answers → JSON.
 
 The same requests and texts as :mod:`actors.kv.rpc.json_form`, for which all is left that isn't written plainly here.
 """
 
-import binascii
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from actors.kv.proto import etcd_wire as wire
 from actors.kv.rpc.json_kinds import Put, Range
+from actors.kv.v3.kinds import Query, Ranged, Rev
 
-_puts = msgspec.json.Decoder(Put)
-_ranges = msgspec.json.Decoder(Range)
+_puts: Final = msgspec.json.Decoder(Put)
+_ranges: Final = msgspec.json.Decoder(Range)
+#: Of bytes: base64 in quotes.
+_quoted: Final[Callable[[bytes], bytes]] = msgspec.json.Encoder().encode
+#: RangeRequest.SortTarget
+_VALUE: Final = 4
 
 #: A request, and the bytes that it has in protobuf.
 Asked = tuple[wire.PutRequest | wire.RangeRequest, int]
@@ -67,12 +72,75 @@ def _size(raw: bytes) -> int:
     return size + 2
 
 
+# -- answers --------------------------------------------------------------------------------------------------
+
+
+def put(head: bytes, prev: Rev | None) -> bytes:
+    """PutResponse. ``head``: as :func:`header` makes it."""
+    if prev is None:
+        return b"{" + head + b"}"
+    return b"".join((b"{", head, b',"prev_kv":', _rev(prev, prev.value, prev.lease), b"}"))
+
+
+def ranged(head: bytes, found: Ranged, query: Query) -> bytes:
+    """RangeResponse; of leases and values what :func:`actors.kv.rpc.told.ranged` shows."""
+    parts = [b"{", head]
+    before = b',"kvs":['
+    for rev in found.kvs:
+        parts.append(before)
+        if query.keys_only:
+            parts.append(_rev(rev, b"", rev.lease if query.by == _VALUE else 0))
+        else:
+            parts.append(_rev(rev, rev.value, rev.lease))
+        before = b","
+    if found.kvs:
+        parts.append(b"]")
+    if found.more:
+        parts.append(b',"more":true')
+    if found.count:
+        parts.append(b',"count":"%d"' % found.count)
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _rev(rev: Rev, value: bytes, lease: int) -> bytes:
+    return key_value(rev.key, rev.create, rev.mod, rev.version, value, lease)
+
+
+def key_value(key: bytes, create: int, mod: int, version: int, value: bytes, lease: int) -> bytes:
+    numbers = ""
+    if create:
+        numbers = f'"create_revision":"{create}",'
+    if mod:
+        numbers += f'"mod_revision":"{mod}",'
+    if version:
+        numbers += f'"version":"{version}",'
+    last = f'"lease":"{lease}",'.encode() if lease else b""
+    shown_key = (b'"key":', _quoted(key), b",") if key else (b"", b"", b"")
+    shown_value = (b'"value":', _quoted(value), b",") if value else (b"", b"", b"")
+    return b"{" + b"".join((*shown_key, numbers.encode(), *shown_value, last))[:-1] + b"}"
+
+
+def header(header: wire.ResponseHeader) -> bytes:
+    """With its name."""
+    text = ""
+    if header.cluster_id:
+        text = f'"cluster_id":"{header.cluster_id}",'
+    if header.member_id:
+        text += f'"member_id":"{header.member_id}",'
+    if header.revision:
+        text += f'"revision":"{header.revision}",'
+    if header.raft_term:
+        text += f'"raft_term":"{header.raft_term}",'
+    return ('"header":{' + text[:-1] + "}").encode()
+
+
 def dump_put(raw: bytes) -> bytes:
     """JSON of a PutResponse's bytes."""
     made = wire.decode_put_response(raw)
     parts: list[bytes] = []
     if made.header is not None:
-        parts.append(_header(made.header))
+        parts.append(header(made.header))
     if made.prev_kv is not None:
         parts.append(b'"prev_kv":' + _key_value(made.prev_kv))
     return b"{" + b",".join(parts) + b"}"
@@ -83,7 +151,7 @@ def dump_range(raw: bytes) -> bytes:
     made = wire.decode_range_response(raw)
     parts: list[bytes] = []
     if made.header is not None:
-        parts.append(_header(made.header))
+        parts.append(header(made.header))
     if made.kvs:
         parts.append(b'"kvs":[' + b",".join([_key_value(one) for one in made.kvs]) + b"]")
     if made.more:
@@ -93,41 +161,8 @@ def dump_range(raw: bytes) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-#: The ids of the last header, and their text: they are always the same but for revision and term.
-_ids: tuple[int, int, str] = (0, 0, "")
-
-
-def _header(header: wire.ResponseHeader) -> bytes:
-    global _ids
-    cluster, member = header.cluster_id, header.member_id
-    if _ids[0] != cluster or _ids[1] != member:
-        shown = f'"cluster_id":"{cluster}",' if cluster else ""
-        _ids = (cluster, member, shown + (f'"member_id":"{member}",' if member else ""))
-    text = _ids[2]
-    if header.revision:
-        text += f'"revision":"{header.revision}",'
-    if header.raft_term:
-        text += f'"raft_term":"{header.raft_term}",'
-    return ('"header":{' + text[:-1] + "}").encode()
-
-
 def _key_value(kv: wire.KeyValue) -> bytes:
-    parts: list[bytes] = []
-    if kv.key:
-        parts += (b'"key":"', binascii.b2a_base64(kv.key, newline=False), b'",')
-    numbers = ""
-    if kv.create_revision:
-        numbers = f'"create_revision":"{kv.create_revision}",'
-    if kv.mod_revision:
-        numbers += f'"mod_revision":"{kv.mod_revision}",'
-    if kv.version:
-        numbers += f'"version":"{kv.version}",'
-    parts.append(numbers.encode())
-    if kv.value:
-        parts += (b'"value":"', binascii.b2a_base64(kv.value, newline=False), b'",')
-    if kv.lease:
-        parts.append(b'"lease":"%d",' % kv.lease)
-    return b"{" + b"".join(parts)[:-1] + b"}"
+    return key_value(kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease)
 
 
 #: By gRPC path: how a request is read, and an answer written.

@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from actors.coordination import membership
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, TooMany
 from actors.kv.proto import etcd_pb2 as pb
-from actors.kv.proto.etcd_wire import encode_response_header
+from actors.kv.proto.etcd_wire import ResponseHeader, encode_response_header
 from actors.kv.proto.varints import varint
+from actors.kv.rpc import json_short
 from actors.kv.rpc.jwts import Jwts
 from actors.kv.rpc.rates import Rates
 from actors.kv.state import KvFold
@@ -26,7 +27,7 @@ from actors.kv.v3.store import NOSPACE, Result
 from actors.setting import Setting
 from actors.shell import Shell
 from streams.events import kv3 as v3_says
-from streams.events.base import Data, Event, say
+from streams.events.base import Data, Event, envelope, say
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied
 
@@ -40,6 +41,7 @@ Answer = TypeVar("Answer", bound=Message)
 #: An answer as it is made: a message, or one encoded.
 Made = Message | bytes
 
+_PutEvent: Final = envelope(v3_says.Put)
 _log = structlog.get_logger(actor="kv")
 
 
@@ -76,7 +78,8 @@ class Call(Protocol):
 class Method:
     """``serve``: of a unary call ``(call, request, size in bytes)``, else ``(call)``; ``answers``: many messages.
 
-    ``parse``: reads what ``serve`` of a unary call takes, where that isn't a message of protobuf's.
+    ``parse``: reads what ``serve`` of a unary call takes, where that isn't a message of protobuf's. ``json``: as such a
+    ``serve``, and its answer is JSON (the gateway's short way).
     """
 
     path: str
@@ -86,6 +89,7 @@ class Method:
     asks_many: bool = False
     answers_many: bool = False
     parse: Callable[[bytes], Any] | None = None
+    json: Callable[[Call, Any, int], None] | None = None
 
 
 class Rpc:
@@ -101,6 +105,7 @@ class Rpc:
         #: field 1 of responses: its first two fields, and the last one that was made, with what it was made of
         self._header_ids = _ids(self.cluster_id, self.member_id)
         self._header_of, self._header_bytes = (-1, -1), b""
+        self._header_json_of, self._header_json = (-1, -1), b""
         self._tokens_used: dict[bytes, float] = {}
         #: unused for so long, simple tokens are no good
         self._token_idle_s = float(setting.etcd.auth_token_ttl)
@@ -126,6 +131,7 @@ class Rpc:
         self.learner = membership.is_learner(self.fold.cluster.membership, self.setting.machine)
         self.member_id = self._header.member_id = self.member(self.setting.machine)
         self._header_ids, self._header_of = _ids(self.cluster_id, self.member_id), (-1, -1)
+        self._header_json_of = (-1, -1)
 
     # -- answers ----------------------------------------------------------------------------------------------
 
@@ -149,6 +155,19 @@ class Rpc:
                 raw += b"\x20" + varint(of[1])
             self._header_of, self._header_bytes = of, b"\x0a" + bytes((len(raw),)) + raw
         return self._header_bytes
+
+    def header_json(self, revision: int) -> bytes:
+        """The same as JSON, with its name."""
+        of = (revision, self.fold.cluster.election.term)
+        if of != self._header_json_of:
+            header = ResponseHeader()
+            header.cluster_id, header.member_id, header.revision, header.raft_term = (
+                self.cluster_id,
+                self.member_id,
+                *of,
+            )
+            self._header_json_of, self._header_json = of, json_short.header(header)
+        return self._header_json
 
     def leaderless(self) -> bool:
         """No master is known here, or the log can't be reached. Asked now and then: see :meth:`_unheard`."""
@@ -223,7 +242,12 @@ class Rpc:
         """``data`` with who asks. Raises INVALID_TOKEN."""
         if not self.fold.v3.auth.enabled:
             connection = call.connection
-            return say(data, principal=self.principal(call) if connection.trusted else connection.peer)
+            principal = self.principal(call) if connection.trusted else connection.peer
+            return (
+                _PutEvent(principal=principal, data=data)
+                if data.__class__ is v3_says.Put
+                else say(data, principal=principal)
+            )
         if hasattr(data, "auth") and not data.auth:
             known = self.identity(call)
             if known is not None:
@@ -262,7 +286,8 @@ class Rpc:
 
     def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Made]) -> None:
         """Order ``data``; ``done`` makes the answer when it is applied here."""
-        event, over = self.event(call, data), self.rates.admit(data)
+        event = self.event(call, data)
+        over = None if self.revs.policies is None else self.rates.admit(data)
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
             if over is not None:
@@ -409,16 +434,19 @@ def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
     return handler
 
 
-def read(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None]:
-    """As the gateway calls it with a request that it has read, and the bytes that it has in protobuf."""
-    ranges, serve = method.request is pb.RangeRequest, method.serve
-    for_learners = method.path in OF_LEARNERS
+def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None:
+    """As the gateway calls it with a request that it has read, and the bytes that it has in protobuf; its answer is
+    JSON. None: the method has no such way."""
+    ranges, serve = method.request is pb.RangeRequest, method.json
+    if serve is None:
+        return None
+    known = serve
 
     def handler(call: Call, request: Any, size: int) -> None:
         try:
-            if rpc.learner and not for_learners and not (ranges and request.serializable):
+            if rpc.learner and not (ranges and request.serializable):
                 raise errors.NOT_FOR_LEARNERS
-            serve(call, request, size)
+            known(call, request, size)
         except V3Error as error:
             call.finish(error.code, error.message)
 

@@ -14,7 +14,7 @@ from actors.kv.rpc.maintenance import Maintenance
 from actors.kv.rpc.members import Members
 from actors.kv.rpc.recipes import Recipes
 from actors.kv.rpc.reflection import Reflection
-from actors.kv.rpc.service import OF_LEARNERS, Call, Method, Rpc, read, unary
+from actors.kv.rpc.service import OF_LEARNERS, Call, Method, Rpc, in_json, unary
 from actors.kv.rpc.snapshots import Snapshots
 from actors.kv.rpc.users import Users
 from actors.kv.rpc.watches import Watches
@@ -41,8 +41,8 @@ class V3:
         self._compacted: Reach = (-1, None)
         self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
-        #: who takes a request that was read already, of those that read their own messages
-        self.read: dict[str, Callable[[Call, Any, int], None]] = {}
+        #: by path: who takes a request that was read already, and answers in JSON
+        self.in_json: dict[str, Callable[[Call, Any, int], None]] = {}
         self.http2 = Methods(timed=setting.etcd.metrics == "extensive")
         self.rates = self._rpc.rates
         self._rpc.saw_members()
@@ -70,8 +70,8 @@ class V3:
             self.http2.streaming[path] = self._streaming(method)
         else:
             self.http2.unary[path] = unary(method, self._rpc)
-            if method.parse is not None and not method.answers_many:
-                self.read[method.path] = read(method, self._rpc)
+            if (short := in_json(method, self._rpc)) is not None:
+                self.in_json[method.path] = short
 
     def _streaming(self, method: Method) -> Callable[[Call], None]:
         if method.path in OF_LEARNERS or method.path.startswith("/grpc."):

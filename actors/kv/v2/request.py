@@ -3,6 +3,7 @@
 Parsing is kept apart from applying and answering, so that processes can be put in front of the fold.
 """
 
+from typing import Final
 from urllib.parse import quote as url_quote
 
 import msgspec
@@ -18,14 +19,14 @@ from actors.kv.v2.nodes import blob_of, clean
 from streams.events import kv as says
 from streams.events.base import Data
 
-PREFIX = "/v2/keys"
-FORM = b"application/x-www-form-urlencoded"
+PREFIX: Final = "/v2/keys"
+FORM: Final = b"application/x-www-form-urlencoded"
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _UINT64_MAX = 2**64 - 1
 #: The form of most puts is this and the value.
-_VALUE = b"value="
+_VALUE: Final = b"value="
 
 
 def unescape(raw: bytes, plus: bool = True) -> str:
@@ -41,7 +42,11 @@ def unescape(raw: bytes, plus: bool = True) -> str:
                 raise V2Error(errors.INVALID_FORM, f'invalid URL escape "{bad}"')
             out.append(bytes((int(part[:2], 16),)) + part[2:])
         raw = b"".join(out)
-    return raw.decode("utf-8", "surrogateescape")
+    return _text(raw)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode() if raw.isascii() else raw.decode("utf-8", "surrogateescape")
 
 
 def form(raw: bytes, into: dict[str, str]) -> None:
@@ -62,9 +67,10 @@ def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes
     """
     tidy = tidied(path, query)
     if method == "PUT" and not query and content_type == FORM and body.startswith(_VALUE):
-        raw = body[len(_VALUE) :]
-        if not (b"%" in raw or b"+" in raw or b"&" in raw or b";" in raw):
-            return Command(_put(tidy, raw.decode("utf-8", "surrogateescape")))
+        # text is searched in less time than bytes
+        value = _text(body[len(_VALUE) :])
+        if not ("%" in value or "+" in value or "&" in value or ";" in value):
+            return Command(_put(tidy, value))
     fields: dict[str, str] = {}
     if body and method in ("PUT", "POST"):
         _body(content_type, body, fields)

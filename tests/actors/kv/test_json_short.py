@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import etcd_wire as wire
-from actors.kv.rpc import json_form, json_short
+from actors.kv.rpc import json_form, json_short, told
 from actors.kv.rpc.json_form import BadJson
+from actors.kv.v3.kinds import Query, Ranged, Rev
 from tests.actors.kv.test_wire import messages
 
 KINDS: dict[str, type[Message]] = {"Put": pb.PutRequest, "Range": pb.RangeRequest}
@@ -81,3 +82,44 @@ def test_answers_are_written_the_same_both_ways(message: Message) -> None:
     name = "Put" if isinstance(message, pb.PutResponse) else "Range"
     short = json_short.SHORT[f"/etcdserverpb.KV/{name}"][1](message.SerializeToString())
     assert short == json_form.dumps(message)
+
+
+SMALL = st.integers(0, 2**63 - 1)
+REVS = st.builds(
+    lambda key, value, numbers: Rev(key, value, *numbers, 0, None),
+    st.binary(max_size=20),
+    st.binary(max_size=20),
+    st.tuples(SMALL, SMALL, SMALL, SMALL),
+)
+QUERIES = st.builds(lambda only, by: Query(b"a", keys_only=only, by=by), st.booleans(), st.integers(0, 4))
+HEADERS = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), SMALL, SMALL)
+
+
+def both(ids: tuple[int, int, int, int]) -> tuple[bytes, bytes]:
+    """A response's header in protobuf, and as JSON."""
+    inner = wire.encode_response_header(*ids)
+    header = wire.ResponseHeader()
+    header.cluster_id, header.member_id, header.revision, header.raft_term = ids
+    return b"\x0a" + bytes((len(inner),)) + inner, json_short.header(header)
+
+
+@settings(deadline=None)
+@given(HEADERS, st.lists(REVS, max_size=3), st.booleans(), SMALL, QUERIES)
+def test_what_a_range_found_is_shown_as_its_protobuf_is(
+    ids: tuple[int, int, int, int], revs: list[Rev], more: bool, count: int, query: Query
+) -> None:
+    raw, text = both(ids)
+    found = Ranged(revs, count, more)
+    long = json_form.dumps(pb.RangeResponse.FromString(raw + told.ranged(found, query)))
+    assert json_short.ranged(text, found, query) == long
+
+
+@settings(deadline=None)
+@given(HEADERS, st.none() | REVS)
+def test_what_a_put_did_is_shown_as_its_protobuf_is(ids: tuple[int, int, int, int], prev: Rev | None) -> None:
+    raw, text = both(ids)
+    message = pb.PutResponse.FromString(raw)
+    if prev is not None:
+        told.into(prev, message.prev_kv)
+        message.prev_kv.SetInParent()
+    assert json_short.put(text, prev) == json_form.dumps(message)
