@@ -129,9 +129,10 @@ class Rpc:
     def saw_members(self) -> None:
         """Who this machine is may have changed."""
         self.learner = membership.is_learner(self.fold.cluster.membership, self.setting.machine)
-        self.member_id = self._header.member_id = self.member(self.setting.machine)
-        self._header_ids, self._header_of = _ids(self.cluster_id, self.member_id), (-1, -1)
-        self._header_json_of = (-1, -1)
+        if (member_id := self.member(self.setting.machine)) != self.member_id:
+            self.member_id = self._header.member_id = member_id
+            self._header_ids, self._header_of = _ids(self.cluster_id, member_id), (-1, -1)
+            self._header_json_of = (-1, -1)
 
     # -- answers ----------------------------------------------------------------------------------------------
 
