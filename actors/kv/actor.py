@@ -89,13 +89,13 @@ class Kv:
         return self.leases
 
     def applied(self, batch: Sequence[Applied], replica: Replica, now: Now, live: bool) -> None:
-        if _are_plain(batch):
+        if history.are_plain(batch):
             self.on_changes(())
             self.tell(batch, live)
             return
         self._is_at_rest = False
         # also while a new incarnation is being opened: watchers wait for every change
-        changes, leases = _told(batch)
+        changes, leases = history.told(batch)
         fold = _fold(replica)
         if fold.cluster.election.term != self._term:
             self._term = fold.cluster.election.term
@@ -115,7 +115,7 @@ class Kv:
         self.tell(batch, live)
 
     def _count(self, changes: Sequence[Change], fold: KvFold, now: Now) -> None:
-        keys = [key for _, _, key, node, prev, _, _ in changes if _has_ttl(node) or _has_ttl(prev)]
+        keys = history.with_ttl(changes)
         if keys:
             self._countdowns.touched(fold.store, keys, now.boot_s)
 
@@ -193,34 +193,6 @@ class Kv:
         self._checkpointed = boundary.position
         said = log_says.Checkpoint(replica.fold.name, boundary.position, boundary.chain, boundary.outcomes)
         return say(said, term=_fold(replica).cluster.election.term)
-
-
-def _are_plain(batch: Sequence[Applied]) -> bool:
-    """Whether all are puts of v3: they start no countdown and change nothing of v2."""
-    return all(one.event.data.__class__ is v3_says.Put for one in batch)
-
-
-def _has_ttl(node: Any) -> bool:
-    return node is not None and node.expires_ms != 0
-
-
-#: What changes neither v2's keys nor a lease's time: most of what is applied.
-_OF_V3_KEYS = frozenset({v3_says.Put, v3_says.Delete, v3_says.Txn})
-
-
-def _told(batch: Sequence[Applied]) -> tuple[list[Change], list[Any]]:
-    """Changes of v2's keys, and events that may be about leases."""
-    changes: list[Change] = []
-    leases: list[Any] = []
-    for one in batch:
-        data = one.event.data
-        if data.__class__ in _OF_V3_KEYS:
-            continue
-        if data.__class__ is not says.Put:
-            leases.append(data)
-        if one.record.stream == "kv" and (made := history.change(one)) is not None:
-            changes.append(made)
-    return changes, leases
 
 
 def _leases(data: Any) -> list[int]:

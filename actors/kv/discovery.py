@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown
-from actors.kv.http1 import TEXT, Exchange
+from actors.kv.exchange import TEXT, Exchange
 from actors.kv.keys import Keys
 from actors.kv.v2 import request
 from actors.kv.v2.errors import V2Error

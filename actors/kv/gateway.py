@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from actors.kv.http1 import JSON, Exchange, Http1
+from actors.kv.exchange import JSON, Connection, Exchange
 from actors.kv.http2.request import Methods
 from actors.kv.http2.tally import Tally
 from actors.kv.rpc import json_form
@@ -54,45 +54,71 @@ def _nothing(*_: Any) -> None:
     """Nobody wants to know."""
 
 
-class Gateway:
-    """``methods``: the services, by gRPC path."""
+#: Reads a request, of which it tells the bytes in protobuf; None: it isn't one that is read the short way.
+Load = Callable[[bytes], tuple[Any, int] | None]
 
-    def __init__(self, methods: Mapping[str, Method], http2: Methods) -> None:
-        self._routes: dict[str, tuple[Method, Callable[..., None], Tally]] = {}
+
+class _Route:
+    """``load``, ``in_json``: the short way, if there is one; ``dump``: of the long way's answer."""
+
+    def __init__(self, method: Method, serve: Callable[..., None], tally: Tally) -> None:
+        self.method, self.serve, self.tally = method, serve, tally
+        self.timed = tally.took is not None
+        self.asks_many, self.answers_many = method.asks_many, method.answers_many
+        self.load: Load | None = None
+        self.dump: Callable[[bytes], bytes] | None = None
+        self.in_json: Callable[..., None] | None = None
+
+
+class Gateway:
+    """``methods``: the services, by gRPC path; ``in_json``: who takes one that was read already."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        http2: Methods,
+        in_json: Mapping[str, Callable[["GatewayCall", Any, int], None]],
+    ) -> None:
+        self._routes: dict[str, _Route] = {}
         for service, paths in _SERVICES.items():
             for name, http_paths in paths.items():
                 method = methods.get(service + name)
                 if method is not None:
                     raw = method.path.encode()
                     serve: Callable[..., None] = http2.streaming[raw] if method.asks_many else http2.unary[raw]
+                    route = _Route(method, serve, http2.tally(raw))
+                    if method.path in SHORT:
+                        route.load, route.dump = SHORT[method.path]
+                        route.in_json = in_json[method.path]
                     for path in http_paths.split():
-                        self._routes[path] = method, serve, http2.tally(raw)
+                        self._routes["/v3/" + path] = self._routes["/v3beta/" + path] = route
 
     def serve(self, exchange: Exchange, path: str) -> None:
         """``path`` begins with ``/v3/`` or ``/v3beta/``."""
-        found = self._routes.get(path.split("/", 2)[2])
-        if found is None:
+        route = self._routes.get(path)
+        if route is None:
             _error(exchange, 404, errors.NOT_FOUND, "Not Found")
             return
         if exchange.method != "POST":
             _error(exchange, 405, errors.UNIMPLEMENTED, "Method Not Allowed")
             return
-        method, serve, tally = found
-        tally.started += 1
-        call = GatewayCall(exchange, method, tally)
+        route.tally.started += 1
+        call = GatewayCall(exchange, route)
         try:
-            if method.asks_many:
-                messages = json_form.load_all(exchange.body, method.request)
-                serve(call)
+            if route.asks_many:
+                messages = json_form.load_all(exchange.body, route.method.request)
+                route.serve(call)
                 for message in messages:
                     call.on_message(message.SerializeToString())
                 call.on_end()
+                return
+            short = None if route.load is None else route.load(exchange.body)
+            if short is not None and route.in_json is not None:
+                call.in_json = True
+                route.in_json(call, short[0], short[1])
             else:
-                short = SHORT.get(method.path)
-                raw = short[0](exchange.body) if short is not None else None
-                if raw is None:
-                    raw = json_form.loads(exchange.body or b"{}", method.request).SerializeToString()
-                serve(call, raw)
+                asked = json_form.loads(exchange.body or b"{}", route.method.request)
+                route.serve(call, asked.SerializeToString())
         except BadJson as error:
             call.finish(errors.INVALID, str(error))
         except Exception:
@@ -103,37 +129,50 @@ class Gateway:
 class GatewayCall:
     """Implements :class:`actors.kv.rpc.service.Call` on an exchange."""
 
-    def __init__(self, exchange: Exchange, method: Method, tally: Tally) -> None:
+    __slots__ = (
+        "_begun",
+        "_exchange",
+        "_opened_s",
+        "_route",
+        "connection",
+        "gone",
+        "in_json",
+        "on_drained",
+        "on_end",
+        "on_gone",
+        "on_message",
+    )
+
+    def __init__(self, exchange: Exchange, route: _Route) -> None:
         self.gone = False
-        self._tally, self._opened_s = tally, time.monotonic()
+        self.connection: Connection = exchange.connection
         self.on_message: Callable[[bytes], None] = _nothing
         self.on_end: Callable[[], None] = _nothing
         self.on_gone: Callable[[], None] = _nothing
         self.on_drained: Callable[[], None] = _nothing
         self._exchange = exchange
-        self._method = method
-        self._streams = method.answers_many
+        self._route = route
+        self._opened_s = time.monotonic() if route.timed else 0.0
         self._begun = False
+        #: the answer is JSON already
+        self.in_json = False
         exchange.gone, exchange.drained = self._left, self._drained
-
-    @property
-    def connection(self) -> Http1:
-        return self._exchange.connection
 
     @property
     def metadata(self) -> Mapping[bytes, bytes]:
         return dict(_metadata(self._exchange.headers))
 
     def reply(self, message: bytes) -> None:
-        if self._streams:
+        route = self._route
+        if route.answers_many:
             self.send(message)
             self.finish()
         elif not self.gone:
             self.gone = True
-            self._tally.end(0, self._opened_s)
-            short = SHORT.get(self._method.path)
-            body = short[1](message) if short is not None else self._dumps(message)
-            self._exchange.respond(200, JSON, body)
+            self._over(0)
+            if not self.in_json:
+                message = self._dumps(message) if route.dump is None else route.dump(message)
+            self._exchange.respond(200, JSON, message)
 
     def send(self, message: bytes) -> None:
         if not self.gone:
@@ -141,7 +180,7 @@ class GatewayCall:
             self._exchange.send(b'{"result":' + self._dumps(message) + b"}\n")
 
     def _dumps(self, message: bytes) -> bytes:
-        return json_form.dumps(self._method.response.FromString(message))
+        return json_form.dumps(self._route.method.response.FromString(message))
 
     def parts(self, message: Any) -> Iterator[bytes]:
         return message.json()  # type: ignore[no-any-return]
@@ -155,7 +194,7 @@ class GatewayCall:
         if self.gone:
             return
         self.gone = True
-        self._tally.end(status, self._opened_s)
+        self._over(status)
         if status and not self._begun:
             _error(self._exchange, HTTP.get(status, 500), status, message)
             return
@@ -164,6 +203,11 @@ class GatewayCall:
             told = {"grpc_code": status, "http_code": HTTP.get(status, 500), "message": message}
             self._exchange.send(orjson.dumps({"error": told}) + b"\n")
         self._exchange.end()
+
+    def _over(self, status: int) -> None:
+        """It is answered: count it. The exchange holds the call no more, so that no cycle is left to be searched."""
+        self._route.tally.end(status, self._opened_s)
+        self._exchange.gone = self._exchange.drained = None
 
     def buffered(self) -> int:
         return self._exchange.connection.unsent()

@@ -1,19 +1,52 @@
 """Who changed a key, when, and what it was before: what an event did to the v2 store, told as plain data. Pure."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from actors.kv.v2.nodes import Change, File, change_of, shown
-from streams.events import kv2, kv3
+from streams.events import kv, kv2, kv3
 from streams.outcomes import Accepted, AcceptedBefore
 from streams.replay import Applied
 
 Row = dict[str, Any]
 
+#: What changes neither v2's keys nor a lease's time: most of what is applied.
+_OF_V3_KEYS: Final = frozenset({kv3.Put, kv3.Delete, kv3.Txn})
 #: Families of the stream that change nothing of v2's keys.
-_OTHERS = frozenset({kv2.__name__, kv3.__name__})
+_OTHERS: Final = frozenset({kv2.__name__, kv3.__name__})
 
 #: What takes a directory away takes all below it along, and is told of the directory alone.
 _TAKEN = frozenset({"delete", "expire"})
+
+
+def are_plain(batch: Sequence[Applied]) -> bool:
+    """Whether all are puts of v3: they start no countdown and change nothing of v2."""
+    return all(one.event.data.__class__ is kv3.Put for one in batch)
+
+
+def told(batch: Sequence[Applied]) -> tuple[list[Change], list[Any]]:
+    """Changes of v2's keys, and the data of events that may be about leases."""
+    changes: list[Change] = []
+    leases: list[Any] = []
+    for one in batch:
+        data = one.event.data
+        if data.__class__ in _OF_V3_KEYS:
+            continue
+        if data.__class__ is not kv.Put:
+            leases.append(data)
+        made = change(one)
+        if made is not None:
+            changes.append(made)
+    return changes, leases
+
+
+def with_ttl(changes: Sequence[Change]) -> list[str]:
+    """The keys that have, or had before, a TTL."""
+    out: list[str] = []
+    for _, _, key, node, prev, _, _ in changes:
+        if (node is not None and node.expires_ms) or (prev is not None and prev.expires_ms):
+            out.append(key)
+    return out
 
 
 def change(applied: Applied) -> Change | None:
@@ -25,7 +58,8 @@ def change(applied: Applied) -> Change | None:
         return None  # a retry: the change was told when it was made
     if applied.event.data.__module__ in _OTHERS:
         return None
-    return change_of(outcome.result)
+    made = outcome.result
+    return made if isinstance(made, tuple) else change_of(made)
 
 
 def concerns(made: Change, key: str, recursive: bool) -> bool:

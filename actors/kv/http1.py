@@ -11,20 +11,22 @@ from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import httptools
+
+from actors.kv.exchange import Connection, Exchange
 
 #: A body up to this is read; larger ones are refused with 413 before they are.
 BODY_BYTES_MAX = 2 * 1024 * 1024
 #: The same under /v3 and in steps of a restore: etcd's limit of a message is 2 MiB, and base64 takes a third more.
 V3_BODY_BYTES_MAX = 3 * 1024 * 1024
 #: Request line and headers together.
-HEAD_BYTES_MAX = 64 * 1024
+HEAD_BYTES_MAX: Final = 64 * 1024
 #: Pipelined requests that may wait before reading pauses.
 PIPELINE_MAX = 64
 #: Unsent bytes to a slow watcher at which it is cut off.
-BACKLOG_BYTES_MAX = 8 * 1024 * 1024
+BACKLOG_BYTES_MAX: Final = 8 * 1024 * 1024
 #: A request must be whole this long after its first byte.
 REQUEST_S_MAX = 30.0
 #: A client that takes nothing of an answer for so long is cut off.
@@ -32,110 +34,79 @@ STALL_S_MAX = 300.0
 #: After a refusal, how long what the client still sends is read and thrown away, so that it can hear the answer.
 LINGER_S = 1.0
 
-JSON = b"Content-Type: application/json\r\n"
-TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 #: The first line of a request whose head may be known.
-_LINE = re.compile(
+_LINE: Final = re.compile(
     rb"(GET|PUT|POST|DELETE) (/[A-Za-z0-9/_.~%+=&:@,;!$'()*-]*)(?:\?([A-Za-z0-9/_.~%+=&:@,;!$'()*?-]*))? HTTP/1\.1\r\n"
 )
 #: Heads that are kept known, and bytes of one.
-HEADS_MAX, KNOWN_HEAD_BYTES_MAX = 512, 1024
+HEADS_MAX: Final = 512
+KNOWN_HEAD_BYTES_MAX: Final = 1024
 #: Behind the first line → the headers and the body's size that the parser found in these bytes when they came before.
-_heads: dict[bytes, tuple[dict[bytes, bytes], int]] = {}
+_heads: Final[dict[bytes, tuple[dict[bytes, bytes], int]]] = {}
 #: What makes of a request more than a head and a body.
 _SPECIAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"connection"})
 _TOO_LONG = f"request line and headers have over {HEAD_BYTES_MAX} bytes"
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_METHODS: Final = {b"GET": "GET", b"PUT": "PUT", b"POST": "POST", b"DELETE": "DELETE"}
+#: Ends of heads whose answers have few bytes.
+_LENGTHS_MAX: Final = 2048
+_LENGTHS: Final = [b"Content-Length: %d\r\n\r\n" % size for size in range(_LENGTHS_MAX)]
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Exchange:
-    """A whole request and the way to answer it, once: ``respond``, or ``begin``, ``send`` and ``end``.
+class Asked(Exchange):
+    """An exchange of HTTP/1.1."""
 
-    ``method`` as sent; ``path`` and ``query`` undecoded; header names in lower case. ``refused``: it could not be
-    read: (status, why). ``gone`` is called when the client left before it was answered; ``drained``, of an answer
-    piece by piece, when the socket takes more again.
-    """
+    __slots__ = ("_at", "keep_alive")
 
-    __slots__ = (
-        "body",
-        "connection",
-        "drained",
-        "gone",
-        "headers",
-        "keep_alive",
-        "method",
-        "path",
-        "query",
-        "refused",
-        "streams",
-    )
-
-    def __init__(self, connection: "Http1") -> None:
-        self.connection = connection
-        self.method = ""
-        self.path = b""
-        self.query = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
+    def __init__(self, at: "Http1") -> None:
+        super().__init__(at)
+        self._at = at
         self.keep_alive = False
-        self.refused: tuple[int, str] | None = None
-        self.gone: Callable[[], None] | None = None
-        self.drained: Callable[[], None] | None = None
-        self.streams = False
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """Answer whole. ``headers``: lines with CRLF, without length and date. No-op if the client left."""
-        connection = self.connection
-        if connection.current is not self:
+        at = self._at
+        if at.current is not self:
             return
-        close = connection.lines if self.keep_alive else b"Connection: close\r\n" + connection.lines
-        head = b"%s%s%sDate: %s\r\nContent-Length: %d\r\n\r\n" % (
-            _STATUS_LINES[status],
-            headers,
-            close,
-            date(),
-            len(body),
-        )
-        connection.write(head if self.method == "HEAD" else head + body)
-        connection.served(self)
+        size = len(body)
+        length = _LENGTHS[size] if size < _LENGTHS_MAX else b"Content-Length: %d\r\n\r\n" % size
+        sent = b"" if self.method == "HEAD" else body
+        if self.keep_alive and not at.lines:
+            at.write(b"".join((_STATUS_LINES[status], headers, _date_line(), length, sent)))
+        else:
+            close = b"" if self.keep_alive else b"Connection: close\r\n"
+            at.write(b"".join((_STATUS_LINES[status], headers, close, at.lines, _date_line(), length, sent)))
+        at.served(self)
 
     def begin(self, status: int, headers: bytes) -> None:
-        """Answer piece by piece: the head goes out at once."""
-        connection = self.connection
-        if connection.current is not self:
+        at = self._at
+        if at.current is not self:
             return
         self.streams = True
         how = b"Transfer-Encoding: chunked\r\n" if self.keep_alive else b"Connection: close\r\n"
-        how += connection.lines
-        connection.write(b"%s%s%sDate: %s\r\n\r\n" % (_STATUS_LINES[status], headers, how, date()))
+        at.write(b"".join((_STATUS_LINES[status], headers, how, at.lines, _date_line(), b"\r\n")))
 
     def send(self, piece: bytes) -> None:
-        connection = self.connection
-        if connection.current is self and piece:
-            connection.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self.keep_alive else piece)
+        at = self._at
+        if at.current is self and piece:
+            at.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self.keep_alive else piece)
 
     def end(self) -> None:
-        connection = self.connection
-        if connection.current is self:
+        at = self._at
+        if at.current is self:
             if self.keep_alive:
-                connection.write(b"0\r\n\r\n")
-            connection.served(self)
+                at.write(b"0\r\n\r\n")
+            at.served(self)
 
 
-class Http1(asyncio.Protocol):
-    """One connection. ``serve`` gets each exchange, in order, the next one when the last is answered."""
+class Http1(Connection):
+    """One connection. ``serve`` gets each exchange, in order, the next one when the last is answered.
 
-    def __init__(self, serve: Callable[[Exchange], None], open_ones: "set[Http1]", peer: str = "") -> None:
-        self.peer = peer
-        self.trusted = False
-        self.client_cn = ""
-        #: of a verified certificate, which stands for a user of v2 (etcd's gateway of v3 doesn't look at it)
-        self.user_cn = ""
-        #: header lines of every answer while the exchange at hand is served
-        self.lines = b""
-        #: at a listener of --listen-metrics-urls
-        self.metrics_only = False
-        self.current: Exchange | None = None
+    An :class:`asyncio.Protocol` by its methods alone: compiled, a class that inherits interpreted ones is slow.
+    """
+
+    def __init__(self, serve: Callable[[Exchange], None], open_ones: "set[Any]", peer: str = "") -> None:
+        super().__init__(peer)
+        self.current: Asked | None = None
         #: when the request that is being read began; 0: none
         self.reading_since = 0.0
         #: when the socket last took no more; 0: it does
@@ -143,9 +114,10 @@ class Http1(asyncio.Protocol):
         self._serve = serve
         self._open_ones = open_ones
         self._transport: Any = None
-        self._waiting: deque[Exchange] = deque()
-        self._reading: Exchange | None = None
+        self._waiting: deque[Asked] = deque()
+        self._reading: Asked | None = None
         self._url = b""
+        self._headers: dict[bytes, bytes] = {}
         self._head_bytes = self._field_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes, self._body_max = 0, BODY_BYTES_MAX
@@ -154,7 +126,10 @@ class Http1(asyncio.Protocol):
         self._paused = False
         self._ended = False
         self._busy = False
-        self._parser = httptools.HttpRequestParser(self)
+        #: the last POST whose head was known: its size, its head, and what it was
+        self._same_size, self._same_head = -1, b""
+        self._same: Asked | None = None
+        self._parser: Any = httptools.HttpRequestParser(self)
 
     # -- asyncio ----------------------------------------------------------------------------------------------
 
@@ -166,9 +141,12 @@ class Http1(asyncio.Protocol):
         if self._deaf:
             return
         fresh = self._reading is None and not self._waiting
-        if fresh and (known := self._known(data)) is not None:
-            self._waiting.append(known)
-            self._next()
+        known = self._known(data) if fresh else None
+        if known is not None:
+            if self.current is None:
+                self._serve_now(known)
+            else:
+                self._waiting.append(known)
             return
         if not self.reading_since:
             self.reading_since = time.monotonic()
@@ -184,8 +162,8 @@ class Http1(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             refused_by = error.__context__
             self._refuse(*(refused_by.args if isinstance(refused_by, _Refused) else (400, "malformed request")))
-        except httptools.HttpParserError as error:
-            self._refuse(400, f"malformed request: {error}")
+        except httptools.HttpParserError as unread:
+            self._refuse(400, f"malformed request: {unread}")
         else:
             if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(431, _TOO_LONG)
@@ -193,20 +171,32 @@ class Http1(asyncio.Protocol):
                 _learn(data, self._waiting[0])
         self._next()
 
-    def _known(self, data: bytes) -> Exchange | None:
+    def _known(self, data: bytes) -> Asked | None:
         """The whole request in ``data``, if the parser has seen its head before: clients send the same ones again."""
+        same = self._same
+        if same is not None and len(data) == self._same_size and data.startswith(self._same_head):
+            return self._like(same, data[len(self._same_head) :])
         line = _LINE.match(data)
         if line is None:
             return None
-        end = data.find(b"\r\n\r\n", line.end() - 2, line.end() + KNOWN_HEAD_BYTES_MAX) + 4
-        found = _heads.get(data[line.end() : end]) if end > 3 else None
+        begin: int = line.end()
+        end = data.find(b"\r\n\r\n", begin - 2, begin + KNOWN_HEAD_BYTES_MAX) + 4
+        found = _heads.get(data[begin:end]) if end > 3 else None
         if found is None or found[1] != len(data) - end or end > HEAD_BYTES_MAX:
             return None
-        exchange = Exchange(self)
-        exchange.method = line[1].decode()
-        exchange.path, exchange.query = line[2], line[3] or b""
-        exchange.headers, exchange.body, exchange.keep_alive = found[0], data[end:], True
-        return exchange
+        asked = Asked(self)
+        asked.method = _METHODS[line[1]]
+        asked.path, asked.query = line[2], line[3] or b""
+        asked.headers, asked.body, asked.keep_alive = found[0], data[end:], True
+        if asked.method == "POST":
+            self._same_size, self._same_head, self._same = len(data), data[:end], self._like(asked, b"")
+        return asked
+
+    def _like(self, other: Asked, body: bytes) -> Asked:
+        asked = Asked(self)
+        asked.method, asked.path, asked.query = other.method, other.path, other.query
+        asked.headers, asked.body, asked.keep_alive = other.headers, body, True
+        return asked
 
     def eof_received(self) -> bool:
         """A client that only ended its sending is still answered, unless it is a watcher."""
@@ -217,6 +207,7 @@ class Http1(asyncio.Protocol):
         self._open_ones.discard(self)
         self._deaf = True
         current, self.current = self.current, None
+        self._same = None
         self._waiting.clear()
         if current is not None and current.gone is not None:
             current.gone()
@@ -233,15 +224,18 @@ class Http1(asyncio.Protocol):
     def secure(self) -> bool:
         return self._transport.get_extra_info("sslcontext") is not None
 
+    def serves(self, exchange: Exchange) -> bool:
+        return self.current is exchange
+
     def unsent(self) -> int:
-        """Bytes that the client doesn't take."""
         size: int = self._transport.get_write_buffer_size()
         return size
 
     # -- httptools' callbacks ---------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._reading = Exchange(self)
+        self._reading = reading = Asked(self)
+        reading.headers = self._headers = {}
         self._url, self._field_bytes = b"", 0
         self._body, self._body_bytes = [], 0
         self._in_head = True
@@ -257,8 +251,7 @@ class Http1(asyncio.Protocol):
             raise _Refused(431, _TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._reading is not None
-        self._reading.headers[name.lower()] = value
+        self._headers[name.lower()] = value
         self._field(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
@@ -302,12 +295,12 @@ class Http1(asyncio.Protocol):
         if transport.get_write_buffer_size() > BACKLOG_BYTES_MAX:
             transport.abort()
 
-    def served(self, exchange: Exchange) -> None:
+    def served(self, exchange: Asked) -> None:
         """``exchange`` is answered: go on with the next one, or end."""
         self.current = None
         if not exchange.keep_alive:
             self._close(exchange.refused is not None)
-        elif not self._busy:
+        elif not self._busy and (self._waiting or self._ended):
             self._next()
 
     def overdue(self, now: float) -> bool:
@@ -328,6 +321,14 @@ class Http1(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _serve_now(self, asked: Asked) -> None:
+        """Serve what came, when nothing is served and nothing waits."""
+        self._busy, self.current = True, asked
+        try:
+            self._serve(asked)
+        finally:
+            self._busy = False
+
     def _next(self) -> None:
         """Serve what waits while answers come at once; ``_busy`` keeps an immediate answer from recursing."""
         self._busy = True
@@ -346,7 +347,7 @@ class Http1(asyncio.Protocol):
     def _refuse(self, status: int, why: str) -> None:
         """What is being read can't be served: answer so after those before it, then close."""
         self._deaf, self.reading_since = True, 0.0
-        exchange = self._reading or Exchange(self)
+        exchange = self._reading or Asked(self)
         exchange.refused, exchange.keep_alive = (status, why), False
         self._reading, self._body = None, []
         self._waiting.append(exchange)
@@ -361,32 +362,43 @@ class Http1(asyncio.Protocol):
             self._transport.close()
 
 
-def _learn(data: bytes, exchange: Exchange) -> None:
+def _learn(data: bytes, exchange: Asked) -> None:
     """``exchange`` is what the parser made of ``data``, and of nothing else."""
     line = _LINE.match(data)
     headers = exchange.headers
     if line is None or not exchange.keep_alive or exchange.refused is not None or not _SPECIAL.isdisjoint(headers):
         return
-    end = data.find(b"\r\n\r\n", line.end() - 2) + 4
+    begin: int = line.end()
+    end = data.find(b"\r\n\r\n", begin - 2) + 4
     length = int(headers.get(b"content-length", b"0"))
-    if end - line.end() > KNOWN_HEAD_BYTES_MAX or length != len(data) - end or length > BODY_BYTES_MAX:
+    if end - begin > KNOWN_HEAD_BYTES_MAX or length != len(data) - end or length > BODY_BYTES_MAX:
         return
     if len(_heads) >= HEADS_MAX:
         _heads.clear()
-    _heads[data[line.end() : end]] = headers, length
+    _heads[data[begin:end]] = headers, length
 
 
 class _Refused(Exception):
     """(status, why), out of a callback of the parser."""
 
 
-_date = (0, b"")
+#: The second, and the Date header's line and value in it.
+_date: tuple[int, bytes, bytes] = (0, b"", b"")
+
+
+def _now() -> tuple[int, bytes, bytes]:
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        value = formatdate(now, usegmt=True).encode()
+        _date = (now, b"Date: %s\r\n" % value, value)
+    return _date
+
+
+def _date_line() -> bytes:
+    return _now()[1]
 
 
 def date() -> bytes:
     """The Date header's value, made once a second."""
-    global _date
-    now = int(time.time())
-    if _date[0] != now:
-        _date = (now, formatdate(now, usegmt=True).encode())
-    return _date[1]
+    return _now()[2]

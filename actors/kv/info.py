@@ -15,7 +15,7 @@ import orjson
 from actors.coordination.membership import id_of
 from actors.kv import policing, v2users
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
-from actors.kv.http1 import JSON, TEXT, Exchange
+from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.state import KvFold
 from actors.kv.v2 import imports
@@ -280,7 +280,7 @@ def _pour(exchange: Exchange, pieces: list[bytes]) -> None:
     left = iter(pieces)
 
     def pump() -> None:
-        while exchange.connection.current is exchange and exchange.connection.unsent() < POUR_BYTES:
+        while exchange.connection.serves(exchange) and exchange.connection.unsent() < POUR_BYTES:
             piece = next(left, None)
             if piece is None:
                 exchange.end()

@@ -3,26 +3,28 @@
 import hashlib
 import html
 import time
+from typing import Final
 
 import msgspec
 import orjson
+from msgspec import UNSET
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, position_header
-from actors.kv.http1 import JSON, TEXT, Exchange
+from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.state import KvFold
 from actors.kv.v2 import errors, request
 from actors.kv.v2.auth import USER, no_auth
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import change_json, created, get_json
-from actors.kv.v2.nodes import change_of, shown
+from actors.kv.v2.nodes import Change, change_of, shown
 from actors.kv.v2.watch import Hub, Watcher
 from actors.kv.v2users import V2Users
 from actors.shell import Shell
-from streams.events.base import Event, say
+from streams.events.base import Event, said, say
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied
 
-METHODS = frozenset({"HEAD", "GET", "PUT", "POST", "DELETE"})
+METHODS: Final = frozenset({"HEAD", "GET", "PUT", "POST", "DELETE"})
 #: How a session's refusals show as HTTP statuses.
 _REFUSALS = {"sequence-reused": 409, "session-expired": 410, "sealed": 503, "void-incarnation": 503, "voided": 409}
 
@@ -40,6 +42,8 @@ class Keys:
         self._reads = reads
         self._users = users
         self._base = JSON + f"X-Etcd-Cluster-Id: {cluster_id}\r\n".encode()
+        #: the last lines of an answer's headers, and the record and term that they are of
+        self._place: tuple[int, int, bytes] = (-1, -1, b"")
 
     def serve(self, exchange: Exchange, path: str) -> None:
         """``path``: percent-decoded."""
@@ -50,7 +54,7 @@ class Keys:
                 exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
                 return
             asked = request.asked(method, path, exchange.query, headers.get(b"content-type", b""), exchange.body)
-            if self._users.guards(exchange):
+            if self._fold.cluster.users2 is not UNSET and self._users.guards(exchange):
                 self._guarded(exchange, path, asked)
             else:
                 self._do(exchange, asked)
@@ -85,7 +89,7 @@ class Keys:
     # -- commands ---------------------------------------------------------------------------------------------
 
     def _command(self, exchange: Exchange, command: request.Command, user: str = "") -> None:
-        if (auth := self._users.auth).enabled:
+        if self._fold.cluster.users2 is not UNSET and (auth := self._users.auth).enabled:
             # applied after users changed, its author is asked for again
             command = msgspec.structs.replace(command, data=request.let(command.data, auth.revision))
         event = envelope(exchange, command, USER + user if user else "")
@@ -106,7 +110,8 @@ class Keys:
             self._rejected(exchange, outcome, position)
             return
         assert isinstance(outcome, Accepted)
-        change = change_of(outcome.result)
+        made = outcome.result
+        change: Change = made if isinstance(made, tuple) else change_of(made)
         headers = self._headers(change[0], result.position.offset) + position
         exchange.respond(201 if created(change) else 200, headers, change_json(change, command.no_value))
 
@@ -170,7 +175,7 @@ class Keys:
             exchange.gone = lambda: self.hub.forget(watcher)
             if not exchange.streams:
                 exchange.begin(200, headers)
-            if exchange.connection.current is not exchange:  # left meanwhile
+            if not exchange.connection.serves(exchange):  # left meanwhile
                 self.hub.forget(watcher)
 
     # -- bytes ------------------------------------------------------------------------------------------------
@@ -184,8 +189,11 @@ class Keys:
         exchange.respond(error.status, headers, orjson.dumps(body) + b"\n")
 
     def _headers(self, index: int, offset: int) -> bytes:
-        term = self._fold.cluster.election.term
-        return b"%sX-Etcd-Index: %d\r\nX-Raft-Index: %d\r\nX-Raft-Term: %d\r\n" % (self._base, index, offset, term)
+        term: int = self._fold.cluster.election.term
+        place = self._place
+        if place[0] != offset or place[1] != term:
+            place = self._place = (offset, term, b"\r\nX-Raft-Index: %d\r\nX-Raft-Term: %d\r\n" % (offset, term))
+        return b"".join((self._base, b"X-Etcd-Index: ", str(index).encode(), place[2]))
 
     def _count(self, what: str) -> None:
         self._fold.counts[what] = self._fold.counts.get(what, 0) + 1
@@ -211,8 +219,7 @@ def envelope(exchange: Exchange, command: request.Command, user: str = "") -> Ev
     if (key := headers.get(b"idempotency-key")) is not None:
         client = "key:" + hashlib.blake2b(key, digest_size=16).hexdigest()
         return say(command.data, principal=principal, correlation=correlation, client=client, sequence=1)
-    client = _text(headers.get(b"x-corelog-client", b""), "X-Corelog-Client")
-    if client:
+    if client := _text(headers.get(b"x-corelog-client", b""), "X-Corelog-Client"):
         sequence = _number(headers.get(b"x-corelog-sequence", b""), "X-Corelog-Sequence")
         floor = _number(headers.get(b"x-corelog-floor", b"0"), "X-Corelog-Floor")
         return say(
@@ -225,10 +232,12 @@ def envelope(exchange: Exchange, command: request.Command, user: str = "") -> Ev
         )
     if correlation:
         return say(command.data, principal=principal, correlation=correlation)
-    return say(command.data, principal=principal)
+    return said(command.data, principal)
 
 
 def _text(raw: bytes, name: str) -> str:
+    if not raw:
+        return ""
     text = raw.decode("latin-1")
     if len(text) > 200 or not (text.isascii() and text.isprintable()):
         raise V2Error(errors.INVALID_FIELD, f"header {name} must be at most 200 printable ASCII characters")

@@ -5,7 +5,8 @@ curl, Prometheus and Go's HTTP clients choose HTTP/2 where TLS offers it.
 
 from collections.abc import Callable
 
-from actors.kv.http1 import BACKLOG_BYTES_MAX, BODY_BYTES_MAX, V3_BODY_BYTES_MAX, Exchange, date
+from actors.kv.exchange import Connection, Exchange
+from actors.kv.http1 import BACKLOG_BYTES_MAX, BODY_BYTES_MAX, V3_BODY_BYTES_MAX, date
 from actors.kv.http2 import frames
 from actors.kv.http2.call import Call
 from actors.kv.http2.hpack import Field
@@ -22,14 +23,13 @@ class Page(Exchange):
     __slots__ = ("_call", "_length_max", "_pieces", "_serve", "_size")
 
     def __init__(self, serve: Callable[[Exchange], None], metrics_only: bool, call: Call) -> None:
-        super().__init__(_Seat(self, call, metrics_only))  # type: ignore[arg-type]
+        super().__init__(_Seat(call, metrics_only))
         self._serve, self._call = serve, call
         self._pieces: list[bytes] = []
         self._size = 0
         self.method = call.request.method.decode("latin-1")
         self.path, _, self.query = call.path.partition(b"?")
         self.headers = call.metadata
-        self.keep_alive = True
         self._length_max = V3_BODY_BYTES_MAX if self.path.startswith(b"/v3") else BODY_BYTES_MAX
         call.inbox = Pieces(0, gzip=False)
         call.on_message, call.on_end, call.on_gone = self._piece, self._whole, self._left
@@ -88,20 +88,24 @@ class Page(Exchange):
             self._call.end_page()
 
 
-class _Seat:
+class _Seat(Connection):
     """What a page asks of its connection."""
 
-    def __init__(self, page: Page, call: Call, metrics_only: bool) -> None:
+    def __init__(self, call: Call, metrics_only: bool) -> None:
         connection = call.connection
-        self.peer, self.trusted = connection.peer, connection.trusted
+        super().__init__(connection.peer)
+        self.trusted = connection.trusted
         # v2's users by it, but the JSON gateway has none, as over HTTP/1.1
-        self.user_cn, self.client_cn = connection.client_cn, ""
-        self.metrics_only, self.lines = metrics_only, b""
-        self._page, self._call = page, call
+        self.user_cn = connection.client_cn
+        self.metrics_only = metrics_only
+        self._call = call
 
     @property
-    def current(self) -> Page | None:
-        return None if self._call.gone else self._page
+    def secure(self) -> bool:
+        return True  # pages are served on TLS alone
+
+    def serves(self, exchange: Exchange) -> bool:
+        return not self._call.gone
 
     def unsent(self) -> int:
         return self._call.buffered()

@@ -11,7 +11,7 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
-from actors.kv.http1 import JSON, Exchange
+from actors.kv.exchange import JSON, Exchange
 from actors.kv.keys import envelope
 from actors.kv.rpc.rates import Rates
 from actors.kv.v2 import request

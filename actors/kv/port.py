@@ -23,18 +23,17 @@ from actors.kv.certificates import Certificates, common_name, named
 from actors.kv.commands import Commands, Reads
 from actors.kv.discovery import Discovery
 from actors.kv.gateway import Gateway
-from actors.kv.http1 import TEXT, Exchange, Http1
+from actors.kv.http1 import Http1
 from actors.kv.http2.connection import Call, Http2, Methods
 from actors.kv.http2.limits import Limits
 from actors.kv.info import Info
 from actors.kv.keys import Keys
 from actors.kv.metrics import Metrics
 from actors.kv.pages import Page
+from actors.kv.routes import Routes
 from actors.kv.rpc.leases import Clocks
 from actors.kv.rpc.v3 import V3
 from actors.kv.state import KvFold
-from actors.kv.v2 import errors, request
-from actors.kv.v2.errors import V2Error
 from actors.kv.v2users import V2Users
 from actors.setting import Etcd, Setting
 from actors.shell import Shell
@@ -43,11 +42,6 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: Like a request line, but with no method of HTTP's and no path: somebody who means to speak HTTP/2 is told by the end
 #: of the connection.
 _NO_REQUEST = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE) )[A-Z]{3,} [A-Z]")
-_CORS = (
-    b"Access-Control-Allow-Headers: accept, content-type, authorization\r\n"
-    b"Access-Control-Allow-Methods: POST, GET, OPTIONS, PUT, DELETE\r\n"
-    b"Access-Control-Allow-Origin: %s\r\n"
-)
 BACKLOG = 1024
 SWEEP_S = 5.0
 
@@ -63,8 +57,9 @@ class Port:
         self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16], self.users2)
         self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting, self.users2)
         self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
-        self._gateway = Gateway(self.v3.methods, self.v3.http2)
-        self._discovery = Discovery(self.keys, self.commands, self._base)
+        gateway = Gateway(self.v3.methods, self.v3.http2, self.v3.in_json)
+        discovery = Discovery(self.keys, self.commands, self._base)
+        self._routes = Routes(self.keys, gateway, self.info, discovery, setting.etcd)
         self.info.metrics = Metrics(shell, fold, setting, self.commands, self.v3, self.keys.hub).text
         self._setting = setting
         self._servers: list[asyncio.Server] = []
@@ -83,6 +78,7 @@ class Port:
         loop, etcd = asyncio.get_running_loop(), self._setting.etcd
         if etcd.tls:
             self._certificates = Certificates(etcd, Path(self._setting.folder) / "tls")
+            self._routes.secure = True
         clients = Serves.GRPC if etcd.listen_client_http_urls else Serves.ALL
         for texts, serves in (
             (self._setting.etcd_listen, clients),
@@ -154,7 +150,7 @@ class Port:
             self._socket_path.unlink()
 
     def http1(self, trusted: bool, peer: str) -> Http1:
-        made = Http1(self.serve, self._open_ones, peer)
+        made = Http1(self._routes.serve, self._open_ones, peer)
         made.trusted = trusted
         return made
 
@@ -164,7 +160,7 @@ class Port:
         if tls and serves is not Serves.GRPC:
 
             def page(call: Call) -> None:
-                Page(self.serve, serves is Serves.METRICS, call)
+                Page(self._routes.serve, serves is Serves.METRICS, call)
 
             methods = dataclasses.replace(methods, pages=page)
         elif serves not in (Serves.ALL, Serves.GRPC):
@@ -189,49 +185,9 @@ class Port:
     def over(self, front: "Front") -> None:
         self._open_ones.discard(front)
 
-    def serve(self, exchange: Exchange) -> None:
-        """Route a whole request."""
-        if exchange.refused is not None:
-            status, why = exchange.refused
-            self.keys.error(exchange, V2Error(errors.INVALID_FORM, why, 0, status))
-            return
-        if cors := self._setting.etcd.cors:
-            exchange.connection.lines = _cors(exchange, cors)
-            if exchange.method == "OPTIONS":
-                exchange.respond(200, b"", b"")
-                return
-        if not exchange.connection.lines and not _same_origin(exchange):
-            why = "a page of another site asks: Origin and Host differ"
-            self.keys.error(exchange, V2Error(errors.UNAUTHORIZED, why, 0, 403))
-            return
-        if not self._whitelisted(exchange):
-            exchange.respond(403, TEXT, b"this host isn't among those of --host-whitelist\n")
-            return
-        try:
-            path = request.unescape(exchange.path, plus=False)
-        except V2Error:
-            exchange.respond(400, TEXT, b"400 Bad Request: the path has an invalid escape\n")
-            return
-        if exchange.connection.metrics_only:
-            self.info.serve_metrics(exchange, path)
-        elif path.startswith("/v2/keys") and (len(path) == 8 or path[8] == "/"):
-            self.keys.serve(exchange, path)
-        elif path.startswith(("/v3/", "/v3beta/")) and self._setting.etcd.enable_grpc_gateway:
-            self._gateway.serve(exchange, path)
-        elif not self._discovery.serve(exchange, path):
-            self.info.serve(exchange, path)
-
     def _base(self) -> str:
         """Where clients find this node."""
         return next(iter(self._setting.etcd.advertise_client_urls or self.urls), "")
-
-    def _whitelisted(self, exchange: Exchange) -> bool:
-        """As etcd's guard against rebound names: only where a connection isn't secure anyway."""
-        known = self._setting.etcd.host_whitelist
-        if not known or "*" in known or exchange.connection.trusted or self._certificates is not None:
-            return True
-        host = exchange.headers.get(b"host", b"").decode("latin-1")
-        return host in known or host.rpartition(":")[0].strip("[]") in known or host.partition(":")[0] == "localhost"
 
     def _sweep(self) -> None:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -336,20 +292,6 @@ def limits(etcd: Etcd) -> Limits:
         ping_wait_s=etcd.grpc_keepalive_timeout_s or math.inf,
         client_ping_s=etcd.grpc_keepalive_min_time_s,
     )
-
-
-def _cors(exchange: Exchange, allowed: list[str]) -> bytes:
-    """What tells a browser that a page of the site that it names may ask; nothing: it may not. As etcd's ``--cors``."""
-    origin = exchange.headers.get(b"origin", b"")
-    if "*" not in allowed and origin.decode("latin-1") not in allowed:
-        return b""
-    return _CORS % (b"*" if "*" in allowed else origin)
-
-
-def _same_origin(exchange: Exchange) -> bool:
-    """Browsers name the page that asks; a form post of any site would else write keys on this machine."""
-    origin = exchange.headers.get(b"origin")
-    return origin is None or origin.partition(b"://")[2] == exchange.headers.get(b"host", b"")
 
 
 def _address(listener: Any) -> str:

@@ -11,7 +11,7 @@ import orjson
 
 from actors.coordination.membership import Membership, One, full
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown
-from actors.kv.http1 import JSON, TEXT, Exchange
+from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.rpc.members import shown
 from actors.kv.state import KvFold, Member
 from actors.kv.v2.auth import USER

@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown
-from actors.kv.http1 import JSON, TEXT, Exchange
+from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.state import KvFold
 from actors.kv.v2.auth import ROOT, USER, Auth, enabled, role_data, with_root
 from actors.kv.v2.get import escape

@@ -17,9 +17,10 @@ _PARTS = {
     "actors/kv/http2": "call connection control deadlines frames hpack huffman limits messages receiving request "
     "sending tally",
     "actors/kv/proto": "etcd_wire varints",
-    "actors/kv/rpc": "asked brief keys service told",
+    "actors/kv/rpc": "asked brief json_short keys service told",
+    "actors/kv/v2": "get request",
     "actors/kv/v3": "ranges revs store txn",
-    "actors/kv": "actor commands state",
+    "actors/kv": "actor commands exchange gateway history http1 keys pages routes state",
     "actors": "host shell",
     "streams": "records replay took",
     "streams/log/segments": "commits frames shared writer",

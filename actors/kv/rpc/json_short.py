@@ -1,124 +1,172 @@
-"""The short way of what most clients of the JSON gateway send: KV.Put and KV.Range, text ↔ protobuf's bytes.
+"""The short way of what most clients of the JSON gateway send: KV.Put and KV.Range, JSON → requests, answers → JSON.
 
-The same texts and bytes as :mod:`actors.kv.rpc.json_form`, for which all is left that isn't written plainly here.
+The same requests and texts as :mod:`actors.kv.rpc.json_form`, for which all is left that isn't written plainly here.
 """
 
-import binascii
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from actors.kv.proto import etcd_wire as wire
+from actors.kv.rpc.json_kinds import Put, Range
+from actors.kv.v3.kinds import Query, Ranged, Rev
+
+_puts: Final = msgspec.json.Decoder(Put)
+_ranges: Final = msgspec.json.Decoder(Range)
+#: Of bytes: base64 in quotes.
+_quoted: Final[Callable[[bytes], bytes]] = msgspec.json.Encoder().encode
+#: RangeRequest.SortTarget
+_VALUE: Final = 4
+
+#: A request, and the bytes that it has in protobuf.
+Asked = tuple[wire.PutRequest | wire.RangeRequest, int]
 
 
-class _Put(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Bytes are in standard base64 with its padding; numbers, and other names of the fields, aren't known here."""
-
-    key: bytes = b""
-    value: bytes = b""
-    prev_kv: bool = False
-    ignore_value: bool = False
-    ignore_lease: bool = False
-
-
-class _Range(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    key: bytes = b""
-    range_end: bytes = b""
-    serializable: bool = False
-    keys_only: bool = False
-    count_only: bool = False
-
-
-_puts = msgspec.json.Decoder(_Put)
-_ranges = msgspec.json.Decoder(_Range)
-
-
-def load_put(text: bytes) -> bytes | None:
-    """A PutRequest's bytes; None: it takes the long way."""
+def load_put(text: bytes) -> Asked | None:
+    """A PutRequest; None: it takes the long way."""
     try:
-        asked = _puts.decode(text)
+        asked: Put = _puts.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return wire.encode_put_request(asked.key, asked.value, 0, asked.prev_kv, asked.ignore_value, asked.ignore_lease)
+    made = wire.PutRequest()
+    made.key, made.value = asked.key, asked.value
+    made.prev_kv, made.ignore_value, made.ignore_lease = asked.prev_kv, asked.ignore_value, asked.ignore_lease
+    size = _size(made.key) + _size(made.value)
+    if made.prev_kv:
+        size += 2
+    if made.ignore_value:
+        size += 2
+    if made.ignore_lease:
+        size += 2
+    return made, size
 
 
-def load_range(text: bytes) -> bytes | None:
-    """A RangeRequest's bytes; None: it takes the long way."""
+def load_range(text: bytes) -> Asked | None:
+    """A RangeRequest; None: it takes the long way."""
     try:
-        asked = _ranges.decode(text)
+        asked: Range = _ranges.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return wire.encode_range_request(
-        asked.key,
-        asked.range_end,
-        serializable=asked.serializable,
-        keys_only=asked.keys_only,
-        count_only=asked.count_only,
-    )
+    made = wire.RangeRequest()
+    made.key, made.range_end = asked.key, asked.range_end
+    made.serializable, made.keys_only, made.count_only = asked.serializable, asked.keys_only, asked.count_only
+    size = _size(made.key) + _size(made.range_end)
+    if made.serializable:
+        size += 2
+    if made.keys_only:
+        size += 2
+    if made.count_only:
+        size += 2
+    return made, size
+
+
+def _size(raw: bytes) -> int:
+    """Of a field of bytes: its tag, its length, what is in it; an empty one isn't written."""
+    size = length = len(raw)
+    if not size:
+        return 0
+    while length > 127:
+        length >>= 7
+        size += 1
+    return size + 2
+
+
+# -- answers --------------------------------------------------------------------------------------------------
+
+
+def put(head: bytes, prev: Rev | None) -> bytes:
+    """PutResponse. ``head``: as :func:`header` makes it."""
+    if prev is None:
+        return b"{" + head + b"}"
+    return b"".join((b"{", head, b',"prev_kv":', _rev(prev, prev.value, prev.lease), b"}"))
+
+
+def ranged(head: bytes, found: Ranged, query: Query) -> bytes:
+    """RangeResponse; of leases and values what :func:`actors.kv.rpc.told.ranged` shows."""
+    parts = [b"{", head]
+    before = b',"kvs":['
+    for rev in found.kvs:
+        parts.append(before)
+        if query.keys_only:
+            parts.append(_rev(rev, b"", rev.lease if query.by == _VALUE else 0))
+        else:
+            parts.append(_rev(rev, rev.value, rev.lease))
+        before = b","
+    if found.kvs:
+        parts.append(b"]")
+    if found.more:
+        parts.append(b',"more":true')
+    if found.count:
+        parts.append(b',"count":"%d"' % found.count)
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _rev(rev: Rev, value: bytes, lease: int) -> bytes:
+    return key_value(rev.key, rev.create, rev.mod, rev.version, value, lease)
+
+
+def key_value(key: bytes, create: int, mod: int, version: int, value: bytes, lease: int) -> bytes:
+    numbers = ""
+    if create:
+        numbers = f'"create_revision":"{create}",'
+    if mod:
+        numbers += f'"mod_revision":"{mod}",'
+    if version:
+        numbers += f'"version":"{version}",'
+    last = f'"lease":"{lease}",'.encode() if lease else b""
+    shown_key = (b'"key":', _quoted(key), b",") if key else (b"", b"", b"")
+    shown_value = (b'"value":', _quoted(value), b",") if value else (b"", b"", b"")
+    return b"{" + b"".join((*shown_key, numbers.encode(), *shown_value, last))[:-1] + b"}"
+
+
+def header(header: wire.ResponseHeader) -> bytes:
+    """With its name."""
+    text = ""
+    if header.cluster_id:
+        text = f'"cluster_id":"{header.cluster_id}",'
+    if header.member_id:
+        text += f'"member_id":"{header.member_id}",'
+    if header.revision:
+        text += f'"revision":"{header.revision}",'
+    if header.raft_term:
+        text += f'"raft_term":"{header.raft_term}",'
+    return ('"header":{' + text[:-1] + "}").encode()
 
 
 def dump_put(raw: bytes) -> bytes:
     """JSON of a PutResponse's bytes."""
     made = wire.decode_put_response(raw)
-    parts: list[str] = []
+    parts: list[bytes] = []
     if made.header is not None:
-        parts.append(_header(made.header))
+        parts.append(header(made.header))
     if made.prev_kv is not None:
-        parts.append('"prev_kv":' + _key_value(made.prev_kv))
-    return ("{" + ",".join(parts) + "}").encode()
+        parts.append(b'"prev_kv":' + _key_value(made.prev_kv))
+    return b"{" + b",".join(parts) + b"}"
 
 
 def dump_range(raw: bytes) -> bytes:
     """JSON of a RangeResponse's bytes."""
     made = wire.decode_range_response(raw)
-    parts: list[str] = []
+    parts: list[bytes] = []
     if made.header is not None:
-        parts.append(_header(made.header))
+        parts.append(header(made.header))
     if made.kvs:
-        parts.append('"kvs":[' + ",".join([_key_value(one) for one in made.kvs]) + "]")
+        parts.append(b'"kvs":[' + b",".join([_key_value(one) for one in made.kvs]) + b"]")
     if made.more:
-        parts.append('"more":true')
+        parts.append(b'"more":true')
     if made.count:
-        parts.append(f'"count":"{made.count}"')
-    return ("{" + ",".join(parts) + "}").encode()
+        parts.append(b'"count":"%d"' % made.count)
+    return b"{" + b",".join(parts) + b"}"
 
 
-def _header(header: wire.ResponseHeader) -> str:
-    parts: list[str] = []
-    if header.cluster_id:
-        parts.append(f'"cluster_id":"{header.cluster_id}"')
-    if header.member_id:
-        parts.append(f'"member_id":"{header.member_id}"')
-    if header.revision:
-        parts.append(f'"revision":"{header.revision}"')
-    if header.raft_term:
-        parts.append(f'"raft_term":"{header.raft_term}"')
-    return '"header":{' + ",".join(parts) + "}"
-
-
-def _key_value(kv: wire.KeyValue) -> str:
-    parts: list[str] = []
-    if kv.key:
-        parts.append(f'"key":"{_base64(kv.key)}"')
-    if kv.create_revision:
-        parts.append(f'"create_revision":"{kv.create_revision}"')
-    if kv.mod_revision:
-        parts.append(f'"mod_revision":"{kv.mod_revision}"')
-    if kv.version:
-        parts.append(f'"version":"{kv.version}"')
-    if kv.value:
-        parts.append(f'"value":"{_base64(kv.value)}"')
-    if kv.lease:
-        parts.append(f'"lease":"{kv.lease}"')
-    return "{" + ",".join(parts) + "}"
-
-
-def _base64(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).decode()
+def _key_value(kv: wire.KeyValue) -> bytes:
+    return key_value(kv.key, kv.create_revision, kv.mod_revision, kv.version, kv.value, kv.lease)
 
 
 #: By gRPC path: how a request is read, and an answer written.
-SHORT: dict[str, tuple[Callable[[bytes], bytes | None], Callable[[bytes], bytes]]] = {
+SHORT: dict[str, tuple[Callable[[bytes], Asked | None], Callable[[bytes], bytes]]] = {
     "/etcdserverpb.KV/Put": (load_put, dump_put),
     "/etcdserverpb.KV/Range": (load_range, dump_range),
 }

@@ -1,13 +1,13 @@
 """etcdserverpb.KV: Range, RangeStream, Put, DeleteRange, Txn, Compact."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.proto import etcd_wire as wire
-from actors.kv.rpc import asked, brief, large, told
+from actors.kv.rpc import asked, brief, json_short, large, told
 from actors.kv.rpc.service import KEY_BYTES, Call, Method, Rpc
 from actors.kv.v3 import errors
 from actors.kv.v3 import txn as txns
@@ -30,8 +30,10 @@ class Keys:
 
     def methods(self) -> Iterator[Method]:
         kv = "/etcdserverpb.KV/"
-        yield Method(kv + "Range", pb.RangeRequest, pb.RangeResponse, self.range, parse=wire.decode_range_request)
-        yield Method(kv + "Put", pb.PutRequest, pb.PutResponse, self.put, parse=wire.decode_put_request)
+        read: Callable[[bytes], object] = wire.decode_range_request
+        yield Method(kv + "Range", pb.RangeRequest, pb.RangeResponse, self.range, parse=read, json=self.range_json)
+        read = wire.decode_put_request
+        yield Method(kv + "Put", pb.PutRequest, pb.PutResponse, self.put, parse=read, json=self.put_json)
         read = wire.decode_delete_range_request
         yield Method(kv + "DeleteRange", pb.DeleteRangeRequest, pb.DeleteRangeResponse, self.delete, parse=read)
         yield Method(kv + "Txn", pb.TxnRequest, pb.TxnResponse, self.txn, parse=brief.read)
@@ -59,14 +61,32 @@ class Keys:
 
         self._rpc.read(call, request.serializable, answer)
 
+    def range_json(self, call: Call, request: wire.RangeRequest, _size: int) -> None:
+        query = asked.query(request)
+
+        def answer() -> bytes | None:
+            rpc, revs = self._rpc, self._rpc.revs
+            rpc.check(call, query.key, query.end)
+            found = ranged(revs, query, revs.revision)
+            if large.is_large(found):
+                rpc.run(call, large.reply(call, large.Answer(rpc.header_bytes(revs.revision), found, query)))
+                return None
+            return json_short.ranged(rpc.header_json(revs.revision), found, query)
+
+        self._rpc.read(call, request.serializable, answer)
+
     def put(self, call: Call, request: wire.PutRequest, size: int) -> None:
+        self._order(call, request, size, self._put if request.prev_kv else self._done)
+
+    def put_json(self, call: Call, request: wire.PutRequest, size: int) -> None:
+        self._order(call, request, size, self._put_json if request.prev_kv else self._done_json)
+
+    def _order(self, call: Call, request: wire.PutRequest, size: int, done: Callable[[Result], bytes]) -> None:
         data = asked.put(request)
         asked.sized(size, self._bytes_max)
         self._rpc.spend(size + KEY_BYTES)
-        done = self._done
         if request.prev_kv:
             self._rpc.check(call, request.key, b"")
-            done = self._put
         self._rpc.submit(call, data, size, done)
 
     def _done(self, result: Result) -> bytes:
@@ -74,6 +94,12 @@ class Keys:
 
     def _put(self, result: Result) -> bytes:
         return self._rpc.header_bytes(result.revision) + told.put(result.value, True)
+
+    def _done_json(self, result: Result) -> bytes:
+        return json_short.put(self._rpc.header_json(result.revision), None)
+
+    def _put_json(self, result: Result) -> bytes:
+        return json_short.put(self._rpc.header_json(result.revision), told.before(result.value))
 
     def delete(self, call: Call, request: wire.DeleteRangeRequest, size: int) -> None:
         data = asked.delete(request)

@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from actors.coordination import membership
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, TooMany
 from actors.kv.proto import etcd_pb2 as pb
-from actors.kv.proto.etcd_wire import encode_response_header
+from actors.kv.proto.etcd_wire import ResponseHeader, encode_response_header
 from actors.kv.proto.varints import varint
+from actors.kv.rpc import json_short
 from actors.kv.rpc.jwts import Jwts
 from actors.kv.rpc.rates import Rates
 from actors.kv.state import KvFold
@@ -81,7 +82,8 @@ class Call(Protocol):
 class Method:
     """``serve``: of a unary call ``(call, request, size in bytes)``, else ``(call)``; ``answers``: many messages.
 
-    ``parse``: reads what ``serve`` of a unary call takes, where that isn't a message of protobuf's.
+    ``parse``: reads what ``serve`` of a unary call takes, where that isn't a message of protobuf's. ``json``: as such a
+    ``serve``, and its answer is JSON (the gateway's short way).
     """
 
     path: str
@@ -91,6 +93,7 @@ class Method:
     asks_many: bool = False
     answers_many: bool = False
     parse: Callable[[bytes], Any] | None = None
+    json: Callable[[Call, Any, int], None] | None = None
 
 
 class Rpc:
@@ -106,6 +109,7 @@ class Rpc:
         #: field 1 of responses: its first two fields, and the last one that was made, with what it was made of
         self._header_ids = _ids(self.cluster_id, self.member_id)
         self._header_of, self._header_bytes = (-1, -1), b""
+        self._header_json_of, self._header_json = (-1, -1), b""
         self._tokens_used: dict[bytes, float] = {}
         #: unused for so long, simple tokens are no good
         self._token_idle_s = float(setting.etcd.auth_token_ttl)
@@ -132,6 +136,7 @@ class Rpc:
         if (member_id := self.member(self.setting.machine)) != self.member_id:
             self.member_id = self._header.member_id = member_id
             self._header_ids, self._header_of = _ids(self.cluster_id, member_id), (-1, -1)
+            self._header_json_of = (-1, -1)
 
     # -- answers ----------------------------------------------------------------------------------------------
 
@@ -155,6 +160,19 @@ class Rpc:
                 raw += b"\x20" + varint(of[1])
             self._header_of, self._header_bytes = of, b"\x0a" + bytes((len(raw),)) + raw
         return self._header_bytes
+
+    def header_json(self, revision: int) -> bytes:
+        """The same as JSON, with its name."""
+        of = (revision, self.fold.cluster.election.term)
+        if of != self._header_json_of:
+            header = ResponseHeader()
+            header.cluster_id, header.member_id, header.revision, header.raft_term = (
+                self.cluster_id,
+                self.member_id,
+                *of,
+            )
+            self._header_json_of, self._header_json = of, json_short.header(header)
+        return self._header_json
 
     def leaderless(self) -> bool:
         """No master is known here, or the log can't be reached. Asked now and then: see :meth:`_unheard`."""
@@ -413,6 +431,25 @@ def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
             call.finish(error.code, error.message)
         except DecodeError as unread:
             call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {unread}")
+
+    return handler
+
+
+def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None:
+    """As the gateway calls it with a request that it has read, and the bytes that it has in protobuf; its answer is
+    JSON. None: the method has no such way."""
+    ranges, serve = method.request is pb.RangeRequest, method.json
+    if serve is None:
+        return None
+    known = serve
+
+    def handler(call: Call, request: Any, size: int) -> None:
+        try:
+            if rpc.learner and not (ranges and request.serializable):
+                raise errors.NOT_FOR_LEARNERS
+            known(call, request, size)
+        except V3Error as error:
+            call.finish(error.code, error.message)
 
     return handler
 

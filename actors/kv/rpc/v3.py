@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 from actors.kv.commands import Commands, Reads
 from actors.kv.http2.request import Methods
@@ -13,7 +14,7 @@ from actors.kv.rpc.maintenance import Maintenance
 from actors.kv.rpc.members import Members
 from actors.kv.rpc.recipes import Recipes
 from actors.kv.rpc.reflection import Reflection
-from actors.kv.rpc.service import OF_LEARNERS, Call, Method, Rpc, unary
+from actors.kv.rpc.service import OF_LEARNERS, Call, Method, Rpc, in_json, unary
 from actors.kv.rpc.snapshots import Snapshots
 from actors.kv.rpc.users import Users
 from actors.kv.rpc.watches import Watches
@@ -40,6 +41,8 @@ class V3:
         self._compacted: Reach = (-1, None)
         self._sweeper: asyncio.TimerHandle | None = None
         self.methods: dict[str, Method] = {}
+        #: by path: who takes a request that was read already, and answers in JSON
+        self.in_json: dict[str, Callable[[Call, Any, int], None]] = {}
         self.http2 = Methods(timed=setting.etcd.metrics == "extensive")
         self.rates = self._rpc.rates
         self._rpc.saw_members()
@@ -67,6 +70,8 @@ class V3:
             self.http2.streaming[path] = self._streaming(method)
         else:
             self.http2.unary[path] = unary(method, self._rpc)
+            if (short := in_json(method, self._rpc)) is not None:
+                self.in_json[method.path] = short
 
     def _streaming(self, method: Method) -> Callable[[Call], None]:
         if method.path in OF_LEARNERS or method.path.startswith("/grpc."):

@@ -9,8 +9,11 @@ from actors.kv.v2.store import Store
 
 
 def quote(text: str) -> bytes:
-    """A JSON string; bytes that aren't UTF-8 show as U+FFFD."""
-    return orjson.dumps(text if text.isascii() else shown(text))
+    """A JSON string as Go writes it; bytes that aren't UTF-8 show as U+FFFD."""
+    if not text.isascii():
+        return escape(orjson.dumps(shown(text)))
+    raw = orjson.dumps(text)
+    return escape(raw) if "<" in text or ">" in text or "&" in text else raw
 
 
 def escape(body: bytes) -> bytes:
@@ -40,10 +43,11 @@ def expiration(expires_ms: int, now_ms: int) -> bytes:
 
 def face_json(key: str, node: File, index: int, now_ms: int) -> bytes:
     """A node of a change. ``index`` is its modifiedIndex there; ``value`` None: a directory."""
-    start = b'{"key":%s' % quote(key)
-    what = b',"dir":true' if node.value is None else b',"value":' + quote(node.value)
-    ttl = expiration(node.expires_ms, now_ms) if node.expires_ms else b""
-    return b'%s%s%s,"modifiedIndex":%d,"createdIndex":%d}' % (start, what, ttl, index, node.created)
+    value, expires_ms = node.value, node.expires_ms
+    what, shown_value = (b',"dir":true', b"") if value is None else (b',"value":', quote(value))
+    ttl = expiration(expires_ms, now_ms) if expires_ms else b""
+    indices = f',"modifiedIndex":{index},"createdIndex":{node.created}}}'.encode()
+    return b"".join((b'{"key":', quote(key), what, shown_value, ttl, indices))
 
 
 def change_json(change: Change, no_value: bool = False) -> bytes:
@@ -58,9 +62,9 @@ def change_json(change: Change, no_value: bool = False) -> bytes:
         dir_ = b',"dir":true' if prev.value is None else b""
         shown_node = b'{"key":%s%s,"modifiedIndex":%d,"createdIndex":%d}' % (quote(key), dir_, index, prev.created)
     if prev is None:
-        return escape(b'{"action":"%s","node":%s}\n' % (action.encode(), shown_node))
+        return b"".join((b'{"action":"', action.encode(), b'","node":', shown_node, b"}\n"))
     before = face_json(key, prev, prev.modified, time_ms)
-    return escape(b'{"action":"%s","node":%s,"prevNode":%s}\n' % (action.encode(), shown_node, before))
+    return b"".join((b'{"action":"', action.encode(), b'","node":', shown_node, b',"prevNode":', before, b"}\n"))
 
 
 def created(change: Change) -> bool:
@@ -71,7 +75,8 @@ def created(change: Change) -> bool:
 def get_json(store: Store, key: str, recursive: bool, ordered: bool, now_ms: int) -> bytes:
     """The body for GET of a clean key. Raises V2Error (100, 104)."""
     node = store.node(key)
-    return escape(b'{"action":"get","node":%s}\n' % _listing(store, key, node, 2 if recursive else 1, ordered, now_ms))
+    shown_node = _listing(store, key, node, 2 if recursive else 1, ordered, now_ms)
+    return b"".join((b'{"action":"get","node":', shown_node, b"}\n"))
 
 
 def _listing(store: Store, key: str, node: File | Dir, depth: int, ordered: bool, now_ms: int) -> bytes:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv import http1
-from actors.kv.http1 import Exchange, Http1
+from actors.kv.exchange import TEXT, Exchange
+from actors.kv.http1 import Asked, Http1
 
 HEADS = (
     b"POST /v3/kv/put HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n",
@@ -57,8 +58,9 @@ def served(chunks: list[bytes], forget: bool, monkey: pytest.MonkeyPatch) -> tup
     seen: list[Seen] = []
 
     def serve(one: Exchange) -> None:
+        assert isinstance(one, Asked)
         seen.append((one.method, one.path, one.query, dict(one.headers), one.body, one.keep_alive, one.refused))
-        one.respond(200, http1.TEXT, b"ok")
+        one.respond(200, TEXT, b"ok")
 
     class Loop:
         def call_later(self, _after_s: float, what: Any) -> None:
@@ -70,6 +72,7 @@ def served(chunks: list[bytes], forget: bool, monkey: pytest.MonkeyPatch) -> tup
     for chunk in chunks:
         if forget:
             http1._heads.clear()
+            connection._same = None
         if not transport.closed:
             connection.data_received(chunk)
     return seen, transport.closed
