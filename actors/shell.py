@@ -250,8 +250,8 @@ class Shell:
                 return
             try:
                 self._landed(append, result)
-            except Exception as error:
-                self._break(error)
+            except Exception as failure:
+                self._break(failure)
 
         still = 0 < append.commands <= self.still_max and not self._reads and not self._is_landing
         self._reads = 0
@@ -294,8 +294,8 @@ class Shell:
             offsets = await self.log.append(append.records)
         except (LogUnavailable, RecordTooLarge) as error:
             self.host.refused(append, error, self.now())
-        except OutcomeUnknown as error:
-            self.host.unknown(append, error, self.now())
+        except OutcomeUnknown as lost:
+            self.host.unknown(append, lost, self.now())
         else:
             self.host.appended(append, offsets, self.now())
         self._drain()

@@ -263,8 +263,8 @@ class Reads:
             return NotSent("the log can't be reached; read with quorum=false to get what this replica has")
         except (Unwritten, Unresolved) as error:
             return NotSent(str(error))
-        except Exception as error:  # the log port's errors differ by driver
-            return NotSent(f"{type(error).__name__}: {error}")
+        except Exception as failure:  # the log port's errors differ by driver
+            return NotSent(f"{type(failure).__name__}: {failure}")
         return None
 
 

@@ -144,8 +144,8 @@ class Commits:
             return None if commit(raws) is None else self._writer.reached
         except LogError as error:
             return error
-        except Exception as error:  # a bug must not leave callers waiting for ever
-            return OutcomeUnknown(f"segments://{self._folder}: {type(error).__name__}: {error}")
+        except Exception as bug:  # it must not leave callers waiting for ever
+            return OutcomeUnknown(f"segments://{self._folder}: {type(bug).__name__}: {bug}")
         finally:
             self._is_quick = time.monotonic() - began_s < SLOW_S
 

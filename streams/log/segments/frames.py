@@ -15,15 +15,15 @@ After the last frame there may be zeros (space that was allocated ahead).
 
 import struct
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from crc32c import crc32c
 
 from streams.log.port import RECORD_BYTES_MAX, LogError
+from streams.log.segments.kinds import Frame as Frame
+from streams.log.segments.kinds import Stop as Stop
 from streams.records import Entry
 
 SEGMENT_MAGIC = b"CLSEG1\r\n"
@@ -59,29 +59,6 @@ class DamagedLog(LogError):
 
 class NotASegment(ValueError):
     """The header of a segment file can't be read."""
-
-
-class Stop(Enum):
-    """Why :func:`decode` stopped before its limit."""
-
-    REACHED = ""
-    SHORT = "the frame is cut off"
-    NO_FRAME = "no frame begins here"
-    LENGTH = "the frame's length can't be true"
-    CHECKSUM = "the checksum doesn't match"
-    ORDER = "the frame has another offset than what stands before it leads to"
-    KIND = "the frame is of an unknown kind or its lengths don't add up"
-
-
-class Frame(NamedTuple):
-    """A frame as :func:`walk` finds it: where it stands, how long it is, what it covers, what its writer knew."""
-
-    byte: int
-    size_bytes: int
-    first: int
-    next: int
-    known_end: int
-    raws: list[bytes]
 
 
 def segment_header(first: int) -> bytes:

@@ -14,11 +14,11 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from crc32c import crc32c
 
 from streams.log.port import ForeignLog, LogUnavailable
+from streams.log.segments.kinds import Place as Place
 
 SIZE_BYTES = 4096
 _MAGIC = int.from_bytes(b"CLEND1\r\n", "little")
@@ -28,14 +28,6 @@ _W_READERS, _W_FILES, _W_ALLOCATED = 8, 9, 10
 #: CLEAN: what was written is published. WRITING: a writer is at it, or died at it. FAILED: the segment's file
 #: refused a write or its sync; what stands behind the durable end is void and the file is never written again.
 CLEAN, WRITING, FAILED = 0, 1, 2
-
-
-class Place(NamedTuple):
-    """The durable end: next offset, the segment (by its first offset) and the byte in it where it will stand."""
-
-    end: int
-    segment: int
-    byte: int
 
 
 def boot_id() -> bytes:

@@ -225,7 +225,7 @@ async def test_one_refused_commit_is_told_to_all_that_shared_it(
 
 async def test_a_bug_in_a_commit_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = await opened(tmp_path / "log")
-    monkeypatch.setattr(Writer, "commit", lambda self, raws: 1 // 0)
+    monkeypatch.setattr(files, "write_all", lambda fd, data, at: 1 // 0)
     with pytest.raises(OutcomeUnknown, match="ZeroDivisionError"):
         await log.append([record(1)])
     await log.close()
