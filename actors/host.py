@@ -29,6 +29,8 @@ from actors.kinds import Now as Now
 from actors.kinds import Output as Output
 from actors.kinds import Perform as Perform
 from actors.kinds import Plan as Plan
+from actors.kinds import Sealed as Sealed
+from actors.kinds import Superseded as Superseded
 from actors.kinds import Unresolved as Unresolved
 from actors.kinds import Unwritten as Unwritten
 from streams.events import log as says
@@ -335,24 +337,3 @@ class Host:
         return Record(
             self.replica.log.log_id, stream, self.writer, self._incarnation, self._seq, now.wall_ms, encode(events)
         )
-
-
-class Sealed(Exception):
-    """The log ended with ``log.sealed``: what this node says is void from there on; it goes on at ``next_log``."""
-
-    exit_code = 4
-    #: for the supervisor: the node makes its actors anew, on the other log
-    stops_node = True
-
-    def __init__(self, at: int, next_log: str) -> None:
-        super().__init__(f"the log was sealed at {at} and goes on at {next_log}")
-        self.sealed_at = at
-        self.next_log = next_log
-
-
-class Superseded(Exception):
-    """This process's actor was opened by another process: two nodes on one data folder, or a slow stop."""
-
-    exit_code = 4
-    #: for the supervisor: another start would not help
-    stops_node = True

@@ -85,3 +85,24 @@ class Unresolved(Exception):
     """The node stops before it learnt whether the command was written."""
 
     exit_code = 6
+
+
+class Sealed(Exception):
+    """The log ended with ``log.sealed``: what this node says is void from there on; it goes on at ``next_log``."""
+
+    exit_code = 4
+    #: for the supervisor: the node makes its actors anew, on the other log
+    stops_node = True
+
+    def __init__(self, at: int, next_log: str) -> None:
+        super().__init__(f"the log was sealed at {at} and goes on at {next_log}")
+        self.sealed_at = at
+        self.next_log = next_log
+
+
+class Superseded(Exception):
+    """This process's actor was opened by another process: two nodes on one data folder, or a slow stop."""
+
+    exit_code = 4
+    #: for the supervisor: another start would not help
+    stops_node = True

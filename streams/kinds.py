@@ -187,3 +187,21 @@ class Applied(NamedTuple):
     position: Position
     outcome: Outcome
     record: Record
+
+
+class Halt(Exception):
+    """The replica may not go on: the record at ``position`` can't be applied. Never skipped, never snapshot past."""
+
+    exit_code = 5
+
+    def __init__(self, position: Position, reason: str) -> None:
+        super().__init__(
+            f"halted at {position}: {reason}; look with `corelog log show {position.offset}`; if it must be passed, "
+            f"an operator can run `corelog log void {position.offset}`"
+        )
+        self.position = position
+        self.reason = reason
+
+
+class Diverged(Halt):
+    """A checkpoint of the master differs from what this replica has: its state can't be trusted."""

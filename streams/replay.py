@@ -20,8 +20,10 @@ from streams.events.base import Event, UndecodableEvent, Unknown, decode
 from streams.kinds import Applied as Applied
 from streams.kinds import Boundary as Boundary
 from streams.kinds import Context as Context
+from streams.kinds import Diverged as Diverged
 from streams.kinds import Entry, ManyFold, Position, Record
 from streams.kinds import Fold as Fold
+from streams.kinds import Halt as Halt
 from streams.kinds import LogState as LogState
 from streams.kinds import Opened as Opened
 from streams.outcomes import DONE, Outcome, Rejected
@@ -40,24 +42,6 @@ _applied = partial(tuple.__new__, Applied)
 VOID_INCARNATION = Rejected("void-incarnation", "written by an incarnation that is over")
 VOID_SEALED = Rejected("sealed", "said after this log was sealed")
 VOID_OPERATOR = Rejected("voided", "voided by an operator")
-
-
-class Halt(Exception):
-    """The replica may not go on: the record at ``position`` can't be applied. Never skipped, never snapshot past."""
-
-    exit_code = 5
-
-    def __init__(self, position: Position, reason: str) -> None:
-        super().__init__(
-            f"halted at {position}: {reason}; look with `corelog log show {position.offset}`; if it must be passed, "
-            f"an operator can run `corelog log void {position.offset}`"
-        )
-        self.position = position
-        self.reason = reason
-
-
-class Diverged(Halt):
-    """A checkpoint of the master differs from what this replica has: its state can't be trusted."""
 
 
 class Replica:

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 from actors.host import Unresolved, Unwritten
+from actors.kv.unsent import NotSent as NotSent
+from actors.kv.unsent import OutcomeUnknown as OutcomeUnknown
+from actors.kv.unsent import TooLarge as TooLarge
+from actors.kv.unsent import TooMany as TooMany
 from actors.shell import Shell
 from streams.events.base import Event
 from streams.replay import Applied
@@ -30,28 +34,6 @@ ALONE_MIN, ALONE_MAX = 16, 1024
 WAITING_MAX = 5000
 
 
-class NotSent(Exception):
-    """The command (or read) was not and will never be written: 503, safe to repeat."""
-
-    status = 503
-
-
-class TooMany(NotSent):
-    """So many wait already that it would not come back in time."""
-
-
-class TooLarge(NotSent):
-    """No record can hold it."""
-
-    status = 413
-
-
-class OutcomeUnknown(Exception):
-    """It was handed to the log and didn't come back in time: 504; it may be applied, now or later."""
-
-    status = 504
-
-
 #: Called once with what the command came to.
 Answer = Callable[[Applied | NotSent | OutcomeUnknown], None]
 
@@ -70,15 +52,45 @@ class _Batch:
         self.waiting, self.sent_s, self.answered = waiting, sent_s, False
 
 
+class Turn:
+    """What waits until all of a record, or of a barrier, are answered: a connection's answers are one write then."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._is_open = False
+        self._after: list[Callable[[], None]] = []
+
+    def soon(self, what: Callable[[], None]) -> None:
+        """At the end of the turn that is open, else in the loop's next one."""
+        if self._is_open:
+            self._after.append(what)
+        else:
+            self._loop.call_soon(what)
+
+    def begin(self) -> None:
+        self._is_open = True
+
+    def end(self) -> None:
+        self._is_open = False
+        after, self._after = self._after, []
+        for what in after:
+            try:
+                what()
+            except Exception as error:
+                # as the loop does with what it calls: one connection's trouble is no other one's
+                self._loop.call_exception_handler({"message": f"at the end of a turn: {error!r}", "exception": error})
+
+
 class Commands:
     """Takes single commands, hands batches to the shell, answers each when it is applied here."""
 
-    def __init__(self, shell: Shell, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, shell: Shell, timeout_s: float | None = None) -> None:
+        self.turn = Turn()
         self.sent = 0
         #: commands that were refused, or whose outcome nobody knows
         self.failed = 0
         self._shell = shell
-        self._timeout_s = timeout_s
+        self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self._queue: list[_Waiting] = []
         self._under_way: list[_Batch] = []
         self._scheduled = False
@@ -183,14 +195,11 @@ class Commands:
         self._under_way.remove(batch)
         if not batch.answered:
             batch.answered = True
-            if isinstance(result, list):
-                for waiting, applied in zip(batch.waiting, result, strict=True):
-                    waiting.answer(applied)
-            else:
-                error = self._error(result)
-                self.failed += len(batch.waiting)
-                for waiting in batch.waiting:
-                    waiting.answer(error)
+            self.turn.begin()
+            try:
+                self._answer(batch, result)
+            finally:
+                self.turn.end()
         if self._stuck and not any(other.answered for other in self._under_way):
             self._stuck = False
         if self._alone and len(batch.waiting) <= self._shell.still_max:
@@ -198,6 +207,16 @@ class Commands:
             self._answered_s = time.perf_counter()
         if self._queue:
             self._schedule()
+
+    def _answer(self, batch: _Batch, result: list[Applied] | Unwritten | Unresolved) -> None:
+        if isinstance(result, list):
+            for waiting, applied in zip(batch.waiting, result, strict=True):
+                waiting.answer(applied)
+        else:
+            error = self._error(result)
+            self.failed += len(batch.waiting)
+            for waiting in batch.waiting:
+                waiting.answer(error)
 
     def _error(self, result: Unwritten | Unresolved) -> NotSent | OutcomeUnknown:
         if isinstance(result, Unresolved):
@@ -229,9 +248,10 @@ class Commands:
 class Reads:
     """Linearizable reads: those that wait together share a barrier."""
 
-    def __init__(self, shell: Shell, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, shell: Shell, turn: Turn, timeout_s: float | None = None) -> None:
         self._shell = shell
-        self._timeout_s = timeout_s
+        self._turn = turn
+        self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self._waiting: list[Callable[[NotSent | None], None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -250,8 +270,12 @@ class Reads:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
                 error = await self._barrier()
-                for answer in waiting:
-                    answer(error)
+                self._turn.begin()
+                try:
+                    for answer in waiting:
+                        answer(error)
+                finally:
+                    self._turn.end()
         finally:
             self._task = None
 

@@ -51,7 +51,7 @@ class Port:
 
     def __init__(self, shell: Shell, fold: KvFold, setting: Setting, clocks: Clocks) -> None:
         self.commands = Commands(shell)
-        self.reads = Reads(shell)
+        self.reads = Reads(shell, self.commands.turn)
         cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
         self.users2 = V2Users(fold, self.commands, cluster, setting.etcd.bcrypt_cost)
         self.keys = Keys(shell, fold, self.commands, self.reads, setting.log_id[:16], self.users2)
@@ -165,7 +165,7 @@ class Port:
             methods = dataclasses.replace(methods, pages=page)
         elif serves not in (Serves.ALL, Serves.GRPC):
             return None
-        return Http2(methods, self._open_ones, peer, trusted, client_cn, self._limits)
+        return Http2(methods, self._open_ones, peer, trusted, client_cn, self._limits, self.commands.turn.soon)
 
     def welcome(self, transport: Any) -> str | None:
         """The common name of a client's certificate where it stands for a user, else "". None: it isn't let in."""

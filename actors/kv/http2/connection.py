@@ -6,6 +6,7 @@ One pass over the bytes that came, one write for what they caused. Errors end a 
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -28,7 +29,9 @@ _log = structlog.get_logger(actor="kv")
 
 
 class Http2(Receiving):
-    """``open_ones`` has the open connections. Gets the bytes from the connection's preface on.
+    """``open_ones`` has the open connections; ``soon`` calls what writes what was collected.
+
+    Gets the bytes from the connection's preface on.
 
     An :class:`asyncio.Protocol` by its methods alone: compiled, a class that inherits interpreted ones is slow.
     """
@@ -41,10 +44,12 @@ class Http2(Receiving):
         trusted: bool,
         client_cn: str = "",
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         super().__init__(methods, peer, trusted, client_cn, limits)
         self._open_ones = open_ones
         self._loop = asyncio.get_running_loop()
+        self._soon = soon or self._loop.call_soon
         self._rest = b""
         self._prefaced = False
         #: nothing is heard any more
@@ -118,7 +123,7 @@ class Http2(Receiving):
     def wake(self) -> None:
         if not self._corked and not self._woken:
             self._woken = True
-            self._loop.call_soon(self._wake)
+            self._soon(self._wake)
 
     def _wake(self) -> None:
         self._woken = False

@@ -17,11 +17,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 from crc32c import crc32c
 
-from streams.log.port import RECORD_BYTES_MAX, LogError
+from streams.log.port import RECORD_BYTES_MAX
+from streams.log.segments.kinds import DamagedLog as DamagedLog
 from streams.log.segments.kinds import Frame as Frame
 from streams.log.segments.kinds import Stop as Stop
 from streams.records import Entry
@@ -41,20 +41,6 @@ SEGMENT_HEADER_BYTES = _SEGMENT.size
 FRAME_HEADER_BYTES = _FRAME.size
 _COUNT = struct.Struct("<Q")
 _entry = partial(tuple.__new__, Entry)
-
-
-class DamagedLog(LogError):
-    """A frame before a known durable end can't be read: nothing may go on past it.
-
-    segment: the file; byte: where in it the bad frame begins; offset: the record that should stand there.
-    """
-
-    def __init__(self, segment: Path, byte: int, offset: int, reason: str, known_end: int) -> None:
-        super().__init__(
-            f"{segment} is damaged at byte {byte} (record {offset}): {reason}; records below {known_end} were durable. "
-            f"Nothing was changed. Look with `corelog log verify`, and bring that file back from a copy or an archive"
-        )
-        self.segment, self.byte, self.offset, self.reason, self.known_end = segment, byte, offset, reason, known_end
 
 
 class NotASegment(ValueError):

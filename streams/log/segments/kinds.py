@@ -1,7 +1,10 @@
 """Places and frames of segments: plain data, which stays interpreted (docs/decisions/0014-native.md)."""
 
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
+
+from streams.log.port import LogError
 
 
 class Place(NamedTuple):
@@ -33,3 +36,17 @@ class Frame(NamedTuple):
     next: int
     known_end: int
     raws: list[bytes]
+
+
+class DamagedLog(LogError):
+    """A frame before a known durable end can't be read: nothing may go on past it.
+
+    segment: the file; byte: where in it the bad frame begins; offset: the record that should stand there.
+    """
+
+    def __init__(self, segment: Path, byte: int, offset: int, reason: str, known_end: int) -> None:
+        super().__init__(
+            f"{segment} is damaged at byte {byte} (record {offset}): {reason}; records below {known_end} were durable. "
+            f"Nothing was changed. Look with `corelog log verify`, and bring that file back from a copy or an archive"
+        )
+        self.segment, self.byte, self.offset, self.reason, self.known_end = segment, byte, offset, reason, known_end

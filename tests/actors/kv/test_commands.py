@@ -108,3 +108,26 @@ async def test_tails_leave_an_own_record_to_whoever_hands_it_over(tmp_path: Path
     assert log._reach() == 3, "somebody else's are read at once, with what stands before them"
     await other.close()
     await log.close()
+
+
+async def test_what_is_written_after_all_answers_of_a_record(one: Node) -> None:
+    """Each is called once, at the end of the turn, or in the loop's next one; one's failure is no other one's."""
+    commands = Commands(one.shell)
+    loop, faults, done = asyncio.get_running_loop(), list[object](), list[str]()
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+
+    def came(name: str) -> None:
+        commands.turn.soon(lambda: done.append(f"{name} written"))
+        commands.turn.soon(lambda: 1 // 0)
+        done.append(f"{name} answered")
+
+    for name in ("a", "b"):
+        commands.submit(put(name, "v"), 100, lambda _, name=name: came(name))  # type: ignore[misc]
+    await until(lambda: len(done) == 4)
+    assert done == ["a answered", "b answered", "a written", "b written"]
+    assert [type(fault) for fault in faults] == [ZeroDivisionError, ZeroDivisionError]
+    commands.turn.soon(lambda: done.append("late"))
+    assert done[-1] != "late"
+    await asyncio.sleep(0)
+    assert done[-1] == "late"
+    commands.close()

@@ -49,6 +49,8 @@ def test_hot_modules_have_nothing_that_means_another_thing_compiled(path: str) -
             assert not node.keywords, f"{path}:{node.lineno}: {node.name} has options"
             bases = [ast.unparse(base) for base in node.bases]
             assert not any("Struct" in base or "NamedTuple" in base for base in bases), f"{path}:{node.lineno}"
+            if any(base.endswith(("Error", "Exception", "Fault")) for base in bases):
+                assert not [one for one in node.body if isinstance(one, ast.Assign | ast.AnnAssign)], f"{path}: {bases}"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             caught: dict[str, set[str]] = {}
             for handler in ast.walk(node):

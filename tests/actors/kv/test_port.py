@@ -228,8 +228,7 @@ class Faulty(MemoryLog):
 @pytest.fixture
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     monkeypatch.setattr(commands, "SWEEP_S", 0.02)
-    for waits in (commands.Commands, commands.Reads):
-        monkeypatch.setattr(waits.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(commands, "TIMEOUT_S", 0.3)
 
     async def make() -> Log:
         return Faulty()
