@@ -42,21 +42,21 @@ def path(module: str, root: Path = ROOT) -> Path:
 
 
 def work(planted: list[Planted], root: Path = ROOT) -> list[Work]:
-    users = {module: _users(module, root) for module in {one.module for one in planted}}
+    users = _users({one.module for one in planted}, root)
     return [Work(one.module, str(path(one.module, root)), one.mutant, users[one.module]) for one in planted]
 
 
-def _users(module: str, root: Path) -> frozenset[str]:
-    """The modules beside it that import it, and itself: paths."""
-    package, _, name = module.rpartition(".")
-    found = {str(path(module, root))}
-    for file in (root / module.partition(".")[0]).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (
-                node.module == module or (node.module == package and name in {one.name for one in node.names})
-            ):
-                found.add(str(file))
-    return frozenset(found)
+def _users(modules: set[str], root: Path) -> dict[str, frozenset[str]]:
+    """Of each module, those of its top package that import it, and itself: paths."""
+    found = {module: {str(path(module, root))} for module in modules}
+    for top in {module.partition(".")[0] for module in modules}:
+        for file in (root / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom):
+                    for name in (node.module, *(f"{node.module}.{one.name}" for one in node.names)):
+                        if name in found:
+                            found[name].add(str(file))
+    return {module: frozenset(users) for module, users in found.items()}
 
 
 def main() -> int:
