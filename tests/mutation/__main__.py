@@ -17,9 +17,7 @@ from typing import NamedTuple
 
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.running import Budget, Verdict, Work, read, run
-from tests.mutation.targets import TARGETS, TESTS
-
-ROOT = Path(__file__).parents[2]
+from tests.mutation.targets import ROOT, TARGETS, TESTS
 
 
 class Planted(NamedTuple):
@@ -65,6 +63,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--these", nargs="+", default=[])
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="paths, in place of the quick ones")
     parser.add_argument("--reach", type=float, default=0.9)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--longest-s", type=float, default=6, help="tests that take longer aren't run")
@@ -78,9 +77,12 @@ def main() -> int:
     began_s, came = time.monotonic(), Counter[Verdict]()
     survivors: list[Planted] = []
     known = [read(test) for test in json.loads(asked.known.read_text())] if asked.known and asked.known.exists() else []
-    for at, verdict in run(work(planted), TESTS, asked.workers, Budget(asked.longest_s, asked.each_s), known):
-        if not came and asked.known:
-            asked.known.write_text(json.dumps([(test, took_s, list(enters)) for test, took_s, enters in known]))
+    for at, verdict in run(work(planted), asked.tests, asked.workers, Budget(asked.longest_s, asked.each_s), known):
+        if at is None:
+            print(f"{len(known)} tests known after {time.monotonic() - began_s:.0f} s", flush=True)
+            if asked.known:
+                asked.known.write_text(json.dumps([(test, took_s, list(enters)) for test, took_s, enters in known]))
+            continue
         came[verdict] += 1
         if verdict is Verdict.SURVIVED:
             survivors.append(planted[at])

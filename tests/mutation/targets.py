@@ -1,5 +1,9 @@
 """The pure modules of the kv actor, and the tests of which some are to notice what is wrong in them."""
 
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
 _V3 = (
     "auth errors floors hashes imports kinds leases lines past policies ranges restores revs store txn"  # the v3 store
 )
@@ -22,4 +26,12 @@ TARGETS = sorted(
     for name in names.split()
 )
 
-TESTS = ["tests/actors/kv"]
+_ELSEWHERE = (
+    "test_beside_etcd test_store_beside_etcd test_snapshot_beside_etcd test_snapshots test_conversations test_clients "
+    "test_large test_watches_at_scale test_native test_corrupt test_replica test_policies_served"
+).split()
+
+#: Those of the kv actor but what starts etcds and clients, or looks at memory and rates: too slow for a thousand times.
+TESTS = sorted(
+    str(file.relative_to(ROOT)) for file in (ROOT / "tests/actors/kv").rglob("test_*.py") if file.stem not in _ELSEWHERE
+)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from tests.mutation.__main__ import ROOT, chosen
+from tests.mutation.__main__ import chosen
 from tests.mutation.mutants import mutants, mutated
-from tests.mutation.targets import TARGETS
+from tests.mutation.targets import ROOT, TARGETS
 
 LITTLE = """
 LIMIT = 10
@@ -60,8 +60,8 @@ from tests.mutation.running import Budget, run
 planted = of(["little.sums"], Path.cwd())
 said = {}
 for at, verdict in run(work(planted, Path.cwd()), ["test_sums.py"], 2, Budget(5, 20, more_s=2), []):
-    mutant = planted[at].mutant
-    said[f"{mutant.line} {mutant.what}"] = verdict.value
+    if at is not None:
+        said[f"{planted[at].mutant.line} {planted[at].mutant.what}"] = verdict.value
 print(json.dumps(said))
 """
 
