@@ -73,7 +73,8 @@ def main() -> int:
     modules = [module for module in TARGETS if asked.only in module]
     planted = chosen(modules, asked.mutants, asked.seed)
     if asked.these:
-        planted = [one for one in of(TARGETS) if f"{one.module}#{one.mutant.number}" in asked.these]
+        named = {f"{one.module}#{one.mutant.number}": one for one in of(TARGETS)}
+        planted = [named[name] for name in asked.these]
     began_s, came = time.monotonic(), Counter[Verdict]()
     survivors: list[Planted] = []
     known = [read(test) for test in json.loads(asked.known.read_text())] if asked.known and asked.known.exists() else []
