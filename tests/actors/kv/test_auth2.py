@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.v2.auth import (
@@ -158,6 +158,7 @@ def test_what_a_role_was_made_with_is_shown_until_it_is_changed() -> None:
 names = st.text("ab/*", max_size=4)
 
 
+@settings(deadline=None)
 @given(st.lists(names, max_size=4), names, st.booleans(), st.booleans())
 def test_a_pattern_allows_its_key_or_what_begins_so(
     patterns: list[str], key: str, write: bool, recursive: bool

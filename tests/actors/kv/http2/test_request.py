@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.http2 import messages
@@ -84,6 +84,7 @@ def test_http_tells_of_another_type_or_method(kind: bytes, http: int, method: by
         assert found.body == b""
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(names, st.sampled_from([b"1S", b"2S", b""])), max_size=6))
 def test_the_last_timeout_is_taken_out_and_all_else_stays(fields: Fields) -> None:
     rest, timeout = without_timeout(fields)
@@ -126,6 +127,7 @@ def test_encodings(encoding: bytes, gzip: bool, code: int | None) -> None:
     assert (found.unary is None) == (code is not None)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=20), st.booleans())
 def test_binary_metadata_may_be_padded_or_not(value: bytes, padded: bool) -> None:
     encoded = base64.b64encode(value)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.v3 import errors
@@ -47,6 +47,7 @@ def behind(key: bytes, start: bytes, end: bytes) -> bool:
     return key == start if not end else start <= key and (end == b"\0" or key < end)
 
 
+@settings(deadline=None)
 @given(permissions, st.sampled_from(KEYS), ends, st.sampled_from([READ, WRITE]))
 def test_a_range_is_allowed_if_each_of_its_keys_is(
     given_: list[tuple[int, bytes, bytes]], start: bytes, end: bytes, kind: int
@@ -186,6 +187,7 @@ def test_a_role_that_is_deleted_is_nobodys() -> None:
     assert auth.users[ROOT].roles == [ROOT]
 
 
+@settings(deadline=None)
 @given(permissions)
 def test_a_snapshot_gives_all_of_it_back(given_: list[tuple[int, bytes, bytes]]) -> None:
     auth, again = secured(), Auth()

@@ -1,6 +1,6 @@
 """What the log says of leases, and what they live by it."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.v3.leases import Leases, renewed_ids
@@ -12,6 +12,7 @@ def ids(*leases: int) -> Base64:
     return Base64(b"".join(lease.to_bytes(8, "big", signed=True) for lease in leases))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)), st.binary(max_size=7))
 def test_ids_are_read_whatever_stands_behind_the_last_whole_one(leases: list[int], behind: bytes) -> None:
     said = says.LeasesRenew(Base64(ids(*leases).base64 + behind))

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import crc32c
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.proto import kv_pb2
@@ -216,6 +216,7 @@ def expected(model: Model, asked: Query) -> Ranged | V3Error:
     return Ranged(found, count)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(changes, st.lists(queries, max_size=8), st.integers(-1, 8))
 def test_changes_and_ranges_are_the_models(said: list[Data], asked: list[Query], compacted: int) -> None:
     model = Model()
@@ -235,6 +236,7 @@ def test_changes_and_ranges_are_the_models(said: list[Data], asked: list[Query],
             assert ([plain(kv) for kv in came.kvs], came.count, came.more) == (right.kvs, right.count, right.more)
 
 
+@settings(deadline=None)
 @given(changes, st.integers(0, 12))
 def test_the_hash_is_of_the_bytes_that_etcd_would_have(said: list[Data], upto: int) -> None:
     model = Model()
