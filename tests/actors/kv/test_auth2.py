@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.kv.state import KvFold
 from actors.kv.v2.auth import (
     DIRECTORIES,
     GUEST,
@@ -22,7 +23,10 @@ from actors.kv.v2.auth import (
 from actors.kv.v2.errors import UNAUTHORIZED, V2Error
 from streams.events import kv as kv_says
 from streams.events import kv2 as says
-from streams.events.base import Base64, Data
+from streams.events.base import Base64, Data, say
+from streams.outcomes import Accepted, Rejected
+from streams.records import Record
+from streams.replay import Context, LogState, Position
 
 Rights = says.Rights
 
@@ -229,3 +233,25 @@ def test_only_root_changes_users_and_who_was_let_through_at_this_revision() -> N
         assert (raised.value.status, str(raised.value)) == (401, "auth: Insufficient credentials")
         check_change(changed(secured(), says.AuthDisable()), says.UserDelete("ann"), principal)
     assert user_of("user:user:ann") == "user:ann"
+
+
+def test_the_fold_keeps_users_and_their_changes_take_indices_of_its_store() -> None:
+    fold = KvFold()
+    record = Record("ab" * 16, "kv", "kv@m", 1, 1, 1_700_000_000_000, b"", 3)
+    context = Context(Position(3), record, LogState())
+
+    def done(data: Data, principal: str = "") -> Any:
+        return fold.evolve(say(data, principal=principal), context)
+
+    assert done(says.UserDelete("bob")) == Rejected("v2-auth.404", "auth: User bob does not exist")
+    assert fold.store.index == DIRECTORIES
+    assert done(says.UserAdd(ROOT, "h")) == Accepted({"user": ROOT, "roles": [ROOT]})
+    assert done(says.AuthEnable()) == Accepted(None)
+    assert fold.store.index == DIRECTORIES + 3
+    assert done(says.UserAdd("ann", "h")) == Rejected("v2-auth.401", "auth: Insufficient credentials")
+    assert done(says.UserAdd("ann", "h"), "user:root") == Accepted({"user": "ann", "roles": None})
+    assert fold.store.index == DIRECTORIES + 4
+    changed(fold.cluster.users2, says.RoleUpdate(GUEST, revoke=Rights(["/*"], ["/*"])))  # type: ignore[arg-type]
+    assert isinstance(done(kv_says.Set("/k", "v"), "user:root"), Accepted)
+    refused = done(kv_says.Set("/k", "v"))
+    assert (refused.code, refused.detail["cause"]) == (f"v2.{UNAUTHORIZED}", "Insufficient credentials")

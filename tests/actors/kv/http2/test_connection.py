@@ -489,3 +489,28 @@ def test_headers_of_any_size_are_in_frames_that_may_be_sent(size: int, end: bool
 @given(st.binary(), st.integers(0, 255))
 def test_padding_is_taken_off(payload: bytes, padding: int) -> None:
     assert frames.unpadded(bytes((padding,)) + payload + bytes(padding)) == payload
+
+
+async def test_a_ping_comes_back_as_it_was_and_its_answer_is_not_answered() -> None:
+    peer = Peer()
+    await peer.frames()
+    peer.feed(frames.frame(frames.PING, 0, 0, b"12345678") + frames.frame(frames.PING, frames.ACK, 0, b"12345678"))
+    assert await peer.frames() == [(frames.PING, frames.ACK, 0, b"12345678")]
+
+
+async def test_only_the_drains_own_ping_ends_the_time_for_new_calls() -> None:
+    peer = Peer()
+    held = peer.ask(b"", SILENT)
+    peer.server.drain()
+    await peer.frames()
+    peer.feed(frames.frame(frames.PING, frames.ACK, 0, b"another!"))
+    assert peer.ask(b"on its way") in await peer.answers()
+    assert held in peer.server.calls
+
+
+async def test_trailers_have_to_end_the_clients_side() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM)
+    peer.feed(frames.headers(stream, b"", end=False))
+    assert (await peer.answers())[stream].reset == frames.PROTOCOL_ERROR
+    assert ("gone", peer.calls[0]) in peer.seen
