@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from actors.kv.state import KvFold
 from actors.kv.v2.get import change_json, created, escape, expiration, get_json
 from streams.events import kv as says
+from streams.events import kv3 as v3_says
 from streams.events.base import Base64, Data, say
 from streams.outcomes import Accepted, Rejected
 from streams.records import Record
@@ -116,6 +117,7 @@ def test_puts_of_a_record_are_counted_whichever_way_they_took(plain: int, slow: 
     fold = KvFold()
     events = [say(says.Put(f"/k{at}", "v")) for at in range(plain)]
     events += [say(says.Set(f"/s{at}", "v", ttl_s=9)) for at in range(slow)]
+    events += [say(v3_says.Put("k", "v")), say(v3_says.Txn()), say(v3_says.Put("k", "v", lease=9))]  # are v3's
     fold.evolve_many(events, context().record, LogState(), lambda event, at: fold.evolve(event, context()), True)
     assert fold.counts == {"set": plain + slow}
 

@@ -105,7 +105,8 @@ def test_other_bodies_are_not_read_and_a_multipart_form_is_refused() -> None:
     for method in ("PUT", "POST"):
         with pytest.raises(V2Error) as raised:
             ask(method, body=b"value=v", kind=b"Multipart/form-data; boundary=x")
-        assert raised.value.code == errors.INVALID_FORM
+        why = "multipart forms are not read; send application/x-www-form-urlencoded"
+        assert (raised.value.code, raised.value.cause) == (errors.INVALID_FORM, why)
     assert ask("DELETE", body=b"x", kind=b"multipart/form-data") == Command(says.Delete("/k"))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from actors.kv.http2 import frames
 from actors.kv.http2.connection import Limits
 from actors.kv.http2.hpack import encode
+from actors.kv.http2.receiving import REQUESTS_MAX
 from tests.actors.kv.http2.peer import ECHO, HEADERS, SILENT, STREAM, Peer, grpc
 
 
@@ -514,3 +515,11 @@ async def test_trailers_have_to_end_the_clients_side() -> None:
     peer.feed(frames.headers(stream, b"", end=False))
     assert (await peer.answers())[stream].reset == frames.PROTOCOL_ERROR
     assert ("gone", peer.calls[0]) in peer.seen
+
+
+async def test_what_is_remembered_of_requests_has_an_end() -> None:
+    peer = Peer()
+    for number in range(3 * REQUESTS_MAX):
+        peer.ask(b"x", more=[("x-number", str(number))])
+        assert len(peer.server._requests_by_fields) <= REQUESTS_MAX
+        assert len(peer.server.requests) <= REQUESTS_MAX

@@ -267,3 +267,18 @@ def test_hashes_of_what_is_gone_or_not_yet_there() -> None:
         assert raised.value is error
     assert list(hash_kv(store.revs, 4)) == list(hash_kv(store.revs))
     list(hash_kv(store.revs, 3))
+
+
+def test_what_was_to_be_kept_and_is_gone_by_then_is_empty() -> None:
+    """Where etcd panics: an inner transaction deletes what a later operation is to keep the value or lease of."""
+    model = Model()
+    model.evolve(says.Put("k", "v", lease=LEASE))
+    gone = says.OpTxn([], [says.OpDelete("k")])
+    for kept, value, lease in [
+        (says.OpPut("k", ignore_value=True, lease=LEASE), b"", LEASE),
+        (says.OpPut("k", "new", ignore_lease=True), b"new", 0),
+    ]:
+        outcome = model.evolve(says.Txn([], [gone, kept]))
+        made = outcome.result.value.results[1]
+        assert (made.value, made.lease, made.version) == (value, lease, 1)
+        model.evolve(says.Put("k", "v", lease=LEASE))

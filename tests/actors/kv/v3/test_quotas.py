@@ -1,0 +1,58 @@
+"""A prefix's quota: what a change comes to is found by doing it where there is no quota."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.kv.v3.store import Store
+from streams.events import kv3 as says
+from streams.events.base import Data, say
+from streams.outcomes import Accepted, Rejected
+
+MAX_BYTES = {b"": 1000, b"a": 500, b"ab": 200}
+keys = st.sampled_from(["a", "ab", "abc", "b"])
+values = st.integers(0, 400).map(lambda size: "v" * size)
+puts = st.builds(says.OpPut, keys, values) | st.builds(says.OpPut, keys, ignore_value=st.just(True))
+deletes = st.builds(says.OpDelete, keys, st.sampled_from(["", "", "b", "\0"]))
+ops = st.lists(puts | deletes | st.builds(says.OpRange, keys), max_size=4)
+nested = st.builds(says.OpTxn, st.just([]), ops, ops)
+changes = st.lists(
+    st.builds(says.Put, keys, values)
+    | st.builds(says.Put, keys, ignore_value=st.just(True))
+    | st.builds(says.Delete, keys, st.sampled_from(["", "b"]))
+    | st.builds(says.Txn, st.just([]), st.lists(puts | puts | deletes | nested, max_size=3)),
+    max_size=8,
+)
+
+
+def live_bytes(store: Store, prefix: bytes) -> int:
+    newest = store.revs.newest
+    return sum(newest[key].size for key in store.revs.live if key.startswith(prefix))
+
+
+@settings(deadline=None)
+@given(changes)
+def test_what_makes_a_prefix_larger_than_it_may_be_is_refused_and_nothing_else(said: list[Data]) -> None:
+    limited, free = Store(), Store()
+    for prefix, size in MAX_BYTES.items():
+        limited.evolve(say(says.PolicySet(prefix.decode(), max_bytes=size)), 1)
+    for data in said:
+        if isinstance(data, says.Put) and not data.ignore_value:
+            assert limited.revs.policies is not None
+            fits = limited.revs.policies.fits(limited.revs, data.key.encode(), data.value.encode())  # type: ignore[union-attr]
+        before = {prefix: live_bytes(free, prefix) for prefix in MAX_BYTES}
+        saved = list(free.encode())
+        right: Any = free.evolve(say(data), 1)
+        after = {prefix: live_bytes(free, prefix) for prefix in MAX_BYTES}
+        over = [prefix for prefix, size in MAX_BYTES.items() if after[prefix] > max(size, before[prefix])]
+        came: Any = limited.evolve(say(data), 1)
+        assert isinstance(came, Rejected if over or isinstance(right, Rejected) else Accepted)
+        if isinstance(data, says.Put) and not data.ignore_value:
+            assert fits == (not over)
+        if over:
+            free = Store()  # as if it hadn't been said
+            free.restore(saved)
+        assert {prefix: live_bytes(limited, prefix) for prefix in MAX_BYTES} == {
+            prefix: live_bytes(free, prefix) for prefix in MAX_BYTES
+        }
