@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.state import KvFold
+from actors.kv.v2 import errors
 from actors.kv.v2.get import change_json, created, escape, expiration, get_json
+from actors.kv.v2.nodes import DEPTH_MAX, KEY_CHARACTERS_MAX
 from streams.events import kv as says
 from streams.events import kv3 as v3_says
 from streams.events.base import Base64, Data, say
@@ -175,3 +177,17 @@ def test_what_is_escaped_reads_the_same(text: str) -> None:
     safe = escape(body)
     assert json.loads(safe.decode("utf-8", "surrogatepass")) == text
     assert not any(one in safe for one in (b"<", b">", b"&", "\u2028".encode(), "\u2029".encode()))
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("/a" * DEPTH_MAX, None),
+        ("/a" * (DEPTH_MAX + 1), f"v2.{errors.INVALID_FIELD}"),
+        ("/" + "a" * (KEY_CHARACTERS_MAX - 3) + "/b", None),
+        ("/" + "a" * (KEY_CHARACTERS_MAX - 2) + "/b", f"v2.{errors.INVALID_FIELD}"),
+    ],
+)
+def test_keys_are_as_deep_and_long_as_they_may_be(key: str, code: str | None) -> None:
+    came = done(KvFold(), says.Set(key, "v"))
+    assert (came if code else None) == code

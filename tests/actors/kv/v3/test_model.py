@@ -282,3 +282,16 @@ def test_what_was_to_be_kept_and_is_gone_by_then_is_empty() -> None:
         made = outcome.result.value.results[1]
         assert (made.value, made.lease, made.version) == (value, lease, 1)
         model.evolve(says.Put("k", "v", lease=LEASE))
+
+
+def test_a_transaction_looks_back_as_far_as_a_range_may() -> None:
+    model = Model()
+    for _ in range(3):
+        model.evolve(says.Put("k", "v"))
+    model.evolve(says.Compact(3))
+    for revision, code in ((2, errors.COMPACTED), (3, None), (4, None), (5, errors.FUTURE_REV)):
+        outcome = model.evolve(says.Txn([], [says.OpRange("k", revision=revision)]))
+        if code is None:
+            assert outcome.result.value.results[0].kvs[0].mod == revision
+        else:
+            assert outcome == code.rejected
