@@ -267,7 +267,11 @@ async def test_wrong_headers(more: list[tuple[str, str]], status: tuple[int, str
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("/a.B/C", "unknown service a.B"), ("/test.Echo/X", "unknown method X for service test.Echo")],
+    [
+        ("/a.B/C", "unknown service a.B"),
+        ("/test.Echo/X", "unknown method X for service test.Echo"),
+        ("/noslash", 'malformed method name: "/noslash"'),
+    ],
 )
 async def test_an_unknown_method_is_unimplemented(path: str, why: str) -> None:
     peer = Peer()
@@ -523,3 +527,12 @@ async def test_what_is_remembered_of_requests_has_an_end() -> None:
         peer.ask(b"x", more=[("x-number", str(number))])
         assert len(peer.server._requests_by_fields) <= REQUESTS_MAX
         assert len(peer.server.requests) <= REQUESTS_MAX
+
+
+@pytest.mark.parametrize(("more", "http"), [(0, "200"), (1, "431")])
+async def test_the_size_of_a_list_of_headers_is_that_of_names_and_values_and_32_each(more: int, http: str) -> None:
+    """RFC 9113, 6.5.2."""
+    size = sum(len(name) + len(value) + 32 for name, value in [*HEADERS, ("x", "")])
+    peer = Peer(Limits(header_bytes=size + 100))
+    stream = peer.ask(b"x", more=[("x", "v" * (100 + more))])
+    assert (await peer.answers())[stream].headers[":status"] == http
