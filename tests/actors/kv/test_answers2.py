@@ -190,4 +190,4 @@ def test_what_is_escaped_reads_the_same(text: str) -> None:
 )
 def test_keys_are_as_deep_and_long_as_they_may_be(key: str, code: str | None) -> None:
     came = done(KvFold(), says.Set(key, "v"))
-    assert (came if code else None) == code
+    assert came == code if code else not isinstance(came, str)

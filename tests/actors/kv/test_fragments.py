@@ -1,6 +1,6 @@
 """Watch responses cut below gRPC's limit."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.kv.rpc.watching import FRAGMENT_BYTES, fragments, varint
@@ -26,6 +26,8 @@ def test_fragments_are_as_full_as_they_may_be_and_only_the_last_says_so(sizes: l
 
 
 @settings(deadline=None)
+@example(127)
+@example(128)
 @given(st.integers(-(2**63), 2**64 - 1) | st.integers(-300, 300))
 def test_numbers_read_as_they_were(number: int) -> None:
     raw = varint(number)

@@ -295,3 +295,19 @@ def test_a_transaction_looks_back_as_far_as_a_range_may() -> None:
             assert outcome.result.value.results[0].kvs[0].mod == revision
         else:
             assert outcome == code.rejected
+
+
+def test_filters_have_both_their_ends_and_a_limit_may_be_one() -> None:
+    model = Model()
+    for key in "abc":
+        model.evolve(says.Put(key))  # at 2, 3 and 4
+
+    def found(**asked: int) -> tuple[list[bytes], int, bool]:
+        came = ranged(model.store.revs, Query(b"a", b"\0", **asked), 4)
+        return [kv.key for kv in came.kvs], came.count, came.more
+
+    assert found(min_mod=3, max_mod=3) == found(min_create=3, max_create=3) == ([b"b"], 3, False)
+    assert found(limit=1) == found(limit=1, revision=4) == ([b"a"], 3, True)
+    assert found(limit=1, order=2) == ([b"c"], 3, True)
+    assert found(limit=1, revision=2) == ([b"a"], 1, False)
+    assert found(limit=3) == found() == found(limit=3, order=1) == ([b"a", b"b", b"c"], 3, False)

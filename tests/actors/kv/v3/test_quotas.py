@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.kv.v3.kinds import OVERHEAD_BYTES
 from actors.kv.v3.store import Store
 from streams.events import kv3 as says
 from streams.events.base import Data, say
@@ -12,7 +13,7 @@ from streams.outcomes import Accepted, Rejected
 
 MAX_BYTES = {b"": 1000, b"a": 500, b"ab": 200}
 keys = st.sampled_from(["a", "ab", "abc", "b"])
-values = st.integers(0, 400).map(lambda size: "v" * size)
+values = st.sampled_from([0, 33, 34, 66, 67, 68, 300]).map(lambda size: "v" * size)
 puts = st.builds(says.OpPut, keys, values) | st.builds(says.OpPut, keys, ignore_value=st.just(True))
 deletes = st.builds(says.OpDelete, keys, st.sampled_from(["", "", "b", "\0"]))
 ops = st.lists(puts | deletes | st.builds(says.OpRange, keys), max_size=4)
@@ -56,3 +57,25 @@ def test_what_makes_a_prefix_larger_than_it_may_be_is_refused_and_nothing_else(s
         assert {prefix: live_bytes(limited, prefix) for prefix in MAX_BYTES} == {
             prefix: live_bytes(free, prefix) for prefix in MAX_BYTES
         }
+
+
+def test_a_quota_is_met_to_the_byte() -> None:
+    for room, kept in ((OVERHEAD_BYTES + 2, True), (OVERHEAD_BYTES + 1, False)):
+        store = Store()
+        store.evolve(say(says.PolicySet("a", max_bytes=room)), 1)
+        outcome = store.evolve(say(says.Txn([], [says.OpPut("a", "v")])), 1)
+        assert isinstance(outcome, Accepted if kept else Rejected)
+        # what only keeps its value is no larger than it was
+        outcome = store.evolve(say(says.Txn([], [says.OpPut("a", ignore_value=True)])), 1)
+        assert isinstance(outcome, Accepted if kept else Rejected)
+        assert live_bytes(store, b"a") == (room if kept else 0)
+
+
+def test_of_a_key_that_keeps_its_value_the_size_stays() -> None:
+    store = Store()
+    store.evolve(say(says.Put("a", "v" * 100)), 1)
+    store.evolve(say(says.PolicySet("a", max_bytes=2 * (OVERHEAD_BYTES + 1) + 100)), 1)
+    both = says.Txn([], [says.OpPut("a", ignore_value=True), says.OpPut("b"), says.OpPut("ab")])
+    assert isinstance(store.evolve(say(both), 1), Rejected)
+    both = says.Txn([], [says.OpPut("a", ignore_value=True), says.OpPut("b")])
+    assert isinstance(store.evolve(say(both), 1), Accepted)
