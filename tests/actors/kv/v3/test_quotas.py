@@ -79,3 +79,21 @@ def test_of_a_key_that_keeps_its_value_the_size_stays() -> None:
     assert isinstance(store.evolve(say(both), 1), Rejected)
     both = says.Txn([], [says.OpPut("a", ignore_value=True), says.OpPut("b")])
     assert isinstance(store.evolve(say(both), 1), Accepted)
+
+
+def test_what_a_narrower_prefix_gave_back_is_no_longer_the_wider_ones() -> None:
+    store = Store()
+    for data in (
+        says.PolicySet("", keep_bytes=10_000), says.PolicySet("a", keep_bytes=10_000),
+        says.Put("a", "1"), says.Put("b", "2"), says.Put("a", "33"), says.Put("b", "444"), says.Put("a", "5"),
+        says.PrefixCompact("a", 6),
+    ):  # fmt: skip
+        store.evolve(say(data), 1)
+    assert store.revs.policies is not None
+    again = Store()
+    again.restore(store.encode())  # counts anew
+    assert again.revs.policies is not None
+    for prefix in (b"", b"a"):
+        kept, counted = store.revs.policies.by_prefix[prefix], again.revs.policies.by_prefix[prefix]
+        assert (list(kept.mods), list(kept.garbage)) == (list(counted.mods), list(counted.garbage))
+    assert list(store.revs.policies.by_prefix[b""].mods) == [5]
