@@ -140,3 +140,8 @@ def test_trailers_have_no_pseudo_header() -> None:
     for fields in ([(b":path", b"/")], [(b"X", b"1")]):
         with pytest.raises(Malformed):
             trailers(fields)
+
+
+def test_no_type_is_told_as_an_empty_one() -> None:
+    found = read(PSEUDO, METHODS)
+    assert found.refusal == (messages.INVALID_ARGUMENT, 'invalid gRPC request content-type ""', ())
