@@ -30,23 +30,30 @@ _SUMS: dict[type[ast.operator], type[ast.operator]] = {
 
 
 class Mutant(NamedTuple):
-    """``number``: its place among the module's mutants. ``what``: the change, in a person's words."""
+    """``number``: its place among the module's mutants. ``what``: the change, in a person's words.
+
+    ``function``: the outermost function that it is in, by the first line of its code; None for what runs on import.
+    """
 
     line: int
     number: int
     what: str
+    function: int | None = None
 
 
 class _Change(NamedTuple):
     node: ast.AST
     what: str
     make: Callable[[], None]
+    function: int | None = None
 
 
 def mutants(source: str) -> list[Mutant]:
     """All of a module's."""
-    changes = _changes(ast.parse(source))
-    return [Mutant(getattr(one.node, "lineno", 0), number, one.what) for number, one in enumerate(changes)]
+    return [
+        Mutant(getattr(one.node, "lineno", 0), number, one.what, one.function)
+        for number, one in enumerate(_changes(ast.parse(source)))
+    ]
 
 
 def mutated(source: str, number: int) -> ast.Module:
@@ -60,21 +67,24 @@ def mutated(source: str, number: int) -> ast.Module:
 
 
 def _changes(tree: ast.Module) -> Iterator[_Change]:
-    for node in _code(tree):
-        yield from _of(node)
+    for node, function in _code(tree, None):
+        for change in _of(node):
+            yield change._replace(function=function)
 
 
-def _code(node: ast.AST) -> Iterator[ast.AST]:
-    """What runs: no annotations, no docstrings, no messages of assertions, no ``__slots__``."""
+def _code(node: ast.AST, function: int | None) -> Iterator[tuple[ast.AST, int | None]]:
+    """What runs: no annotations, no docstrings, no messages of assertions, no ``__slots__``; and in which function."""
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "type_params", "decorator_list", "msg"):
             continue
-        children = value if isinstance(value, list) else [value]
-        for child in children:
+        inside = function
+        if function is None and field == "body" and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+        for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or _silent(child):
                 continue
-            yield child
-            yield from _code(child)
+            yield child, inside
+            yield from _code(child, inside)
 
 
 def _silent(node: ast.AST) -> bool:

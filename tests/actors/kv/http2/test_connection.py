@@ -4,10 +4,13 @@ import asyncio
 import gzip
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from actors.kv.http2 import frames
 from actors.kv.http2.connection import Limits
 from actors.kv.http2.hpack import encode
+from actors.kv.http2.receiving import REQUESTS_MAX
 from tests.actors.kv.http2.peer import ECHO, HEADERS, SILENT, STREAM, Peer, grpc
 
 
@@ -264,7 +267,11 @@ async def test_wrong_headers(more: list[tuple[str, str]], status: tuple[int, str
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("/a.B/C", "unknown service a.B"), ("/test.Echo/X", "unknown method X for service test.Echo")],
+    [
+        ("/a.B/C", "unknown service a.B"),
+        ("/test.Echo/X", "unknown method X for service test.Echo"),
+        ("/noslash", 'malformed method name: "/noslash"'),
+    ],
 )
 async def test_an_unknown_method_is_unimplemented(path: str, why: str) -> None:
     peer = Peer()
@@ -402,6 +409,23 @@ async def test_headers_over_the_limit_are_refused() -> None:
         (frames.frame(frames.SETTINGS, 0, 0, b"x"), frames.FRAME_SIZE_ERROR),
         (frames.frame(frames.SETTINGS, 1, 0, b"xxxxxx"), frames.FRAME_SIZE_ERROR),
         (frames.settings([(frames.SET_INITIAL_WINDOW, 1 << 31)]), frames.FLOW_CONTROL_ERROR),
+        (frames.settings([(frames.SET_FRAME_MAX, (1 << 14) - 1)]), frames.PROTOCOL_ERROR),
+        (frames.settings([(frames.SET_FRAME_MAX, 1 << 14), (frames.SET_FRAME_MAX, (1 << 24) - 1)]), None),
+        (frames.settings([(frames.SET_FRAME_MAX, 1 << 24)]), frames.PROTOCOL_ERROR),
+        (frames.settings([(frames.SET_ENABLE_PUSH, 1), (frames.SET_INITIAL_WINDOW, frames.WINDOW_MAX)]), None),
+        (frames.settings([(frames.SET_ENABLE_PUSH, 2)]), frames.PROTOCOL_ERROR),
+        (frames.settings([(77, 1 << 31)]), None),
+        (frames.frame(frames.SETTINGS, 0, 1, b""), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.PING, 0, 1, bytes(8)), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.PRIORITY, 0, 0, bytes(5)), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.PRIORITY, 0, 1, (3).to_bytes(4, "big") + b"\0"), None),
+        (frames.window_update(1, 1), frames.PROTOCOL_ERROR),
+        (frames.rst_stream(1, frames.CANCEL), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.RST_STREAM, 0, 1, b"xxx"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.HEADERS, 4 | frames.PRIORITIZED, 1, b"xxxx"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.HEADERS, 4 | frames.PADDED, 1, b""), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.HEADERS, 4 | frames.PADDED, 1, b"\2xx"), None),
+        (frames.frame(frames.HEADERS, 4 | frames.PADDED, 1, b"\3xx"), frames.PROTOCOL_ERROR),
         (frames.window_update(0, 0), frames.PROTOCOL_ERROR),
         (frames.window_update(0, 0x7FFFFFFF), frames.FLOW_CONTROL_ERROR),
         (frames.frame(frames.PUSH_PROMISE, 4, 1, bytes(4)), frames.PROTOCOL_ERROR),
@@ -409,7 +433,7 @@ async def test_headers_over_the_limit_are_refused() -> None:
         (b"\x00\x40\x01" + bytes((frames.DATA, 0, 0, 0, 0, 1)), frames.FRAME_SIZE_ERROR),
     ],
 )
-async def test_what_ends_a_connection(raw: bytes, code: int) -> None:
+async def test_what_ends_a_connection_and_what_does_not(raw: bytes, code: int | None) -> None:
     peer = Peer()
     peer.feed(raw)
     assert (await peer.goaway() or (None,))[0] == code
@@ -419,3 +443,96 @@ async def test_no_preface_no_http2() -> None:
     peer = Peer(settings=b"")
     peer.feed(frames.frame(frames.PING, 0, 0, bytes(8)))  # SETTINGS have to come first
     assert (await peer.goaway() or (None,))[0] == frames.PROTOCOL_ERROR
+
+
+async def test_a_priority_of_another_size_resets_its_stream_alone() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM)
+    peer.feed(frames.frame(frames.PRIORITY, 0, stream, bytes(4)))
+    assert (await peer.answers())[stream].reset == frames.FRAME_SIZE_ERROR
+    assert peer.ask(b"next") in await peer.answers()
+
+
+@pytest.mark.parametrize(("again", "code"), [("last", frames.STREAM_CLOSED), ("before", frames.PROTOCOL_ERROR)])
+async def test_headers_on_a_stream_that_is_closed(again: str, code: int) -> None:
+    peer = Peer()
+    before, last = peer.ask(b"one"), peer.ask(b"two")
+    await peer.frames()
+    peer.feed(frames.headers(last if again == "last" else before, peer.block(), end=True))
+    assert (await peer.goaway() or (None,))[0] == code
+
+
+async def test_headers_on_a_stream_whose_client_has_ended_reset_it() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM, end=True)
+    peer.feed(frames.headers(stream, b"", end=True))
+    assert (await peer.answers())[stream].reset == frames.STREAM_CLOSED
+
+
+@given(st.integers(0, 4 * frames.FRAME_BYTES_MAX), st.booleans())
+@example(frames.FRAME_BYTES_MAX, False)
+@example(2 * frames.FRAME_BYTES_MAX, True)
+@example(2 * frames.FRAME_BYTES_MAX + 1, True)
+def test_headers_of_any_size_are_in_frames_that_may_be_sent(size: int, end: bool) -> None:
+    """And their pieces are the block."""
+    block = b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1))[:size]
+    raw, at, pieces = frames.headers(7, block, end), 0, []
+    while at < len(raw):
+        size = int.from_bytes(raw[at : at + 3], "big")
+        assert size <= frames.FRAME_BYTES_MAX
+        assert size or not block
+        pieces.append((raw[at + 3], raw[at + 4], raw[at + 5 : at + 9], raw[at + 9 : at + 9 + size]))
+        at += 9 + size
+    assert b"".join(piece[3] for piece in pieces) == block
+    assert {piece[2] for piece in pieces} == {(7).to_bytes(4, "big")}
+    assert [piece[0] for piece in pieces] == [frames.HEADERS] + [frames.CONTINUATION] * (len(pieces) - 1)
+    ended = [bool(piece[1] & frames.END_HEADERS) for piece in pieces]
+    assert ended == [False] * (len(pieces) - 1) + [True]
+    assert [bool(piece[1] & frames.END_STREAM) for piece in pieces] == [end] + [False] * (len(pieces) - 1)
+
+
+@given(st.binary(), st.integers(0, 255))
+def test_padding_is_taken_off(payload: bytes, padding: int) -> None:
+    assert frames.unpadded(bytes((padding,)) + payload + bytes(padding)) == payload
+
+
+async def test_a_ping_comes_back_as_it_was_and_its_answer_is_not_answered() -> None:
+    peer = Peer()
+    await peer.frames()
+    peer.feed(frames.frame(frames.PING, 0, 0, b"12345678") + frames.frame(frames.PING, frames.ACK, 0, b"12345678"))
+    assert await peer.frames() == [(frames.PING, frames.ACK, 0, b"12345678")]
+
+
+async def test_only_the_drains_own_ping_ends_the_time_for_new_calls() -> None:
+    peer = Peer()
+    held = peer.ask(b"", SILENT)
+    peer.server.drain()
+    await peer.frames()
+    peer.feed(frames.frame(frames.PING, frames.ACK, 0, b"another!"))
+    assert peer.ask(b"on its way") in await peer.answers()
+    assert held in peer.server.calls
+
+
+async def test_trailers_have_to_end_the_clients_side() -> None:
+    peer = Peer()
+    stream = peer.open(STREAM)
+    peer.feed(frames.headers(stream, b"", end=False))
+    assert (await peer.answers())[stream].reset == frames.PROTOCOL_ERROR
+    assert ("gone", peer.calls[0]) in peer.seen
+
+
+async def test_what_is_remembered_of_requests_has_an_end() -> None:
+    peer = Peer()
+    for number in range(3 * REQUESTS_MAX):
+        peer.ask(b"x", more=[("x-number", str(number))])
+        assert len(peer.server._requests_by_fields) <= REQUESTS_MAX
+        assert len(peer.server.requests) <= REQUESTS_MAX
+
+
+@pytest.mark.parametrize(("more", "http"), [(0, "200"), (1, "431")])
+async def test_the_size_of_a_list_of_headers_is_that_of_names_and_values_and_32_each(more: int, http: str) -> None:
+    """RFC 9113, 6.5.2."""
+    size = sum(len(name) + len(value) + 32 for name, value in [*HEADERS, ("x", "")])
+    peer = Peer(Limits(header_bytes=size + 100))
+    stream = peer.ask(b"x", more=[("x", "v" * (100 + more))])
+    assert (await peer.answers())[stream].headers[":status"] == http

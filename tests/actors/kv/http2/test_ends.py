@@ -177,7 +177,7 @@ async def test_malformed_headers_reset_their_stream_alone(field: tuple[str, str]
 
 
 @pytest.mark.parametrize("path", [ECHO, STREAM])
-@pytest.mark.parametrize(("length", "reset"), [(11, None), (10, 1), (12, 1)])
+@pytest.mark.parametrize(("length", "reset"), [(11, None), (10, 1), (12, 1), (0, 1)])
 async def test_content_length_is_the_datas_length(path: str, length: int, reset: int | None) -> None:
     peer = Peer()
     stream = peer.open(path, [("content-length", str(length))])

@@ -82,3 +82,22 @@ BAD_HUFFMAN = [b"\x00\x81\x00\x01a", b"\x00\x82\x07\xff\x01a", b"\x00\x84\xff\xf
 def test_what_ends_a_connection(raw: bytes) -> None:
     with pytest.raises(HpackError):
         Decoder(1000).decode(raw)
+
+
+def test_what_no_longer_fits_into_the_table_is_gone() -> None:
+    """RFC 7541, 4.4: and an index that it had means nothing any more."""
+    decoder = Decoder(1 << 20)
+    value = b"v" * (1000 - 32 - 1)
+    for name in (b"a", b"b", b"c", b"d"):  # 1000 bytes each of 4096
+        decoder.decode(
+            b"\x40\x01" + name + b"\x7f" + bytes((0x80 | (len(value) - 127) & 0x7F, (len(value) - 127) >> 7)) + value
+        )
+    assert decoder.decode(bytes((0x80 | 65,))) == [(b"a", value)]  # the oldest
+    decoder.decode(b"\x40\x01e\x7f" + bytes((0x80 | (len(value) - 127) & 0x7F, (len(value) - 127) >> 7)) + value)
+    assert decoder.decode(bytes((0x80 | 65,))) == [(b"b", value)]
+    assert decoder.decode(bytes((0x80 | 62,))) == [(b"e", value)]
+    with pytest.raises(HpackError):
+        decoder.decode(bytes((0x80 | 66,)))
+    decoder.decode(b"\x20")  # the table is empty
+    with pytest.raises(HpackError):
+        decoder.decode(bytes((0x80 | 62,)))

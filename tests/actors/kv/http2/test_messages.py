@@ -135,3 +135,11 @@ def test_deadlines_taken_back_need_no_memory() -> None:
         item = object()
         book.discard(item, book.add(item, 1000.0 + number, 0.0))
     assert len(book._buckets) == len(book._order) < 1000
+
+
+def test_members_of_a_gzip_are_unpacked_up_to_the_limit_in_all() -> None:
+    half = gzip.compress(bytes(600))
+    assert messages.gunzip(half + gzip.compress(bytes(400)), 1000) == bytes(1000)
+    with pytest.raises(messages.Refused) as raised:
+        messages.gunzip(half + gzip.compress(bytes(100_000)), 1000)
+    assert raised.value.args[1].endswith("larger than max (1001 vs. 1000)")
