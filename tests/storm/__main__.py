@@ -18,7 +18,7 @@ from tests.storm.cluster import Cluster, until
 from tests.storm.faults import Faults
 from tests.storm.watchers import Watcher
 
-CLIENTS, HOLDERS, WATCHERS = 24, 4, 4
+CLIENTS, HOLDERS, WATCHERS = 48, 4, 4
 #: The longest TTL that is asked for, and a new master's election.
 LEASES_END_S = 12.0
 TOLD_S = 60.0
