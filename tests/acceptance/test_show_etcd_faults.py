@@ -13,7 +13,7 @@ from tests.cluster.test_linearizable import (
     storm,
 )
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.kafka]
 
 
 @pytest.mark.timeout(60 * (MINUTES + 10))

@@ -51,7 +51,7 @@ def storm(minutes: float, *options: str) -> str:
         check=False,
     )
     print("\n" + done.stdout)
-    assert done.returncode == 0, f"seed {seed}: exit {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, f"seed {seed}: exit {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-40_000:]}"
     return done.stdout
 
 

@@ -43,10 +43,10 @@ def main() -> int:
         try:
             story = asyncio.run(_storm(cluster, asked))
         except BaseException:
-            for node in cluster.nodes:
-                print(f"-- {node.name}:\n{node.output()[-4000:]}", file=sys.stderr)
             for broker in cluster.brokers.brokers:
                 print(f"-- broker {broker.node}, pid {broker.pid}:\n{broker.output()[-3000:]}", file=sys.stderr)
+            for node in cluster.nodes:
+                print(f"-- {node.name}:\n{node.output()[-8000:]}", file=sys.stderr)
             raise
         finally:
             cluster.close()
