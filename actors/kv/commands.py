@@ -168,8 +168,8 @@ class Commands:
         if self._hasty:
             self._hasty -= 1
             return False
-        self._waits = time.perf_counter() - self._answered_s < COMPANY_S
-        if not self._waits:
+        waited, self._waits = self._waits, time.perf_counter() - self._answered_s < COMPANY_S
+        if waited and not self._waits:  # in vain
             self._hasty, self._haste = self._haste, min(2 * self._haste, ALONE_MAX)
         return self._waits
 
