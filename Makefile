@@ -31,8 +31,8 @@ native-clean: $(STAMP)
 	$(BIN)/python deploy/native/build.py --clean
 
 test-native: native
-	CORELOG_NATIVE=yes $(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance" tests/actors/kv tests/streams/log/test_frames.py tests/streams/test_replay.py \
-		tests/streams/log/test_segments_damage.py tests/streams/log/test_segments_faults.py tests/streams/log/test_segments_processes.py
+	CORELOG_NATIVE=yes $(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not acceptance" tests/actors/kv \
+		tests/streams/test_replay.py tests/streams/log/test_frames.py tests/streams/log/test_segments_*.py
 
 test-acceptance: $(STAMP)
 	$(BIN)/pytest -m "acceptance and not slow" tests/acceptance
@@ -49,8 +49,7 @@ bench-kv: native
 	$(BIN)/python -m bench.kv3
 
 # 1,000 small faults in the pure modules of actors/kv, of which the tests are to notice 90%: the better part of an hour.
-mutation: $(STAMP)
-	$(BIN)/python deploy/native/build.py --clean
+mutation: native-clean
 	nice $(BIN)/python -m tests.mutation --mutants 1000 --seed 1
 
 lint: $(STAMP)

@@ -36,8 +36,6 @@ NAME = "kv"
 #: A record of so few commands is made durable on the loop's thread: handing it to another one and back costs more than
 #: is done meanwhile (docs/performance.md).
 STILL_MAX = 64
-
-
 #: Objects made and not freed until the youngest are searched for cycles, and rounds until older ones are. Hundreds of
 #: requests under way are some thousands, all freed when they are answered: the defaults would search among them for
 #: nothing, several times a batch.

@@ -7,7 +7,6 @@ from typing import Final
 
 import msgspec
 import orjson
-from msgspec import UNSET
 
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, position_header
 from actors.kv.exchange import JSON, TEXT, Exchange
@@ -54,7 +53,7 @@ class Keys:
                 exchange.respond(405, TEXT + b"Allow: HEAD,GET,PUT,POST,DELETE\r\n", b"Method Not Allowed\n")
                 return
             asked = request.asked(method, path, exchange.query, headers.get(b"content-type", b""), exchange.body)
-            if self._fold.cluster.users2 is not UNSET and self._users.guards(exchange):
+            if self._users.guards(exchange):
                 self._guarded(exchange, path, asked)
             else:
                 self._do(exchange, asked)
@@ -89,7 +88,7 @@ class Keys:
     # -- commands ---------------------------------------------------------------------------------------------
 
     def _command(self, exchange: Exchange, command: request.Command, user: str = "") -> None:
-        if self._fold.cluster.users2 is not UNSET and (auth := self._users.auth).enabled:
+        if (auth := self._users.auth).enabled:
             # applied after users changed, its author is asked for again
             command = msgspec.structs.replace(command, data=request.let(command.data, auth.revision))
         event = envelope(exchange, command, USER + user if user else "")

@@ -54,25 +54,11 @@ def more(raw: bytes, at: int, number: int) -> tuple[int, int]:
 
 def signed(raw: bytes, at: int, number: int) -> tuple[int, int]:
     """The same of an int64. Raises Irregular, IndexError."""
-    number &= 127
-    shift = 7
-    while shift < _SMALL_BITS:
-        byte = raw[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7
-    high = raw[at]
-    at += 1
-    if high > 127:
-        last = raw[at]
-        at += 1
-        if last > 127:
-            raise Irregular
-        high = high & 127 | (last & 1) << 7
-    # the eighth byte of the number, of which the sign is one bit
-    return number + ((high if high < 128 else high - 256) << _SMALL_BITS), at
+    number, at = more(raw, at, number)
+    if number >> 63:  # rare: its numbers are large ones, compiled
+        number &= _64_BITS
+        number -= (number >> 63) << 64
+    return number, at
 
 
 def uint64(number: int) -> int:

@@ -64,10 +64,7 @@ def _read(raw: bytes) -> Brief | None:
     success, failure = _Branch(), _Branch()
     at, end = 0, len(raw)
     while at < end:
-        tag, size = raw[at], raw[at + 1]
-        at += 2
-        if size > 127:
-            size, at = more(raw, at, size)
+        tag, size, at = _field(raw, at)
         stop = at + size
         if stop > end:
             return None
@@ -86,14 +83,23 @@ def _read(raw: bytes) -> Brief | None:
     return Brief(_TXN(compares, success.ops, failure.ops), max(success.cost, failure.cost), operations)
 
 
+def _field(raw: bytes, at: int) -> tuple[int, int, int]:
+    """A field's tag, of one byte; its number, or the size of its bytes; and where they go on.
+
+    Raises Irregular, IndexError.
+    """
+    tag, number = raw[at], raw[at + 1]
+    at += 2
+    if number > 127:
+        number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
+    return tag, number, at
+
+
 def _compare(raw: bytes, at: int, end: int) -> says.Compare | None:
     result = target = which = operand = 0
     key = value = b""
     while at < end:
-        tag, number = raw[at], raw[at + 1]
-        at += 2
-        if number > 127:
-            number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
+        tag, number, at = _field(raw, at)
         if tag == 26 or tag == 58:
             stop = at + number
             if stop > end:
@@ -125,10 +131,7 @@ def _op(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
     """One operation, into its branch; False: it isn't brief."""
     if at == end:
         return False
-    tag, size = raw[at], raw[at + 1]
-    at += 2
-    if size > 127:
-        size, at = more(raw, at, size)
+    tag, size, at = _field(raw, at)
     if at + size != end:
         return False
     if tag == 18:
@@ -142,10 +145,7 @@ def _put(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
     key = value = b""
     lease = 0
     while at < end:
-        tag, number = raw[at], raw[at + 1]
-        at += 2
-        if number > 127:
-            number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
+        tag, number, at = _field(raw, at)
         if tag == 24:
             lease = number
             continue
@@ -172,10 +172,7 @@ def _range(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
     limit = revision = 0
     keys_only = count_only = False
     while at < end:
-        tag, number = raw[at], raw[at + 1]
-        at += 2
-        if number > 127:
-            number, at = more(raw, at, number) if tag & 7 else signed(raw, at, number)
+        tag, number, at = _field(raw, at)
         if tag == 10 or tag == 18:
             stop = at + number
             if stop > end:
@@ -209,10 +206,7 @@ def _range(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
 def _delete(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
     key = range_end = b""
     while at < end:
-        tag, number = raw[at], raw[at + 1]
-        at += 2
-        if number > 127:
-            number, at = more(raw, at, number)
+        tag, number, at = _field(raw, at)
         stop = at + number
         if stop > end:
             return False

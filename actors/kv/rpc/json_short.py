@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from actors.kv.proto import etcd_wire as wire
+from actors.kv.rpc import told
 from actors.kv.rpc.json_kinds import Put, Range
 from actors.kv.v3.kinds import Query, Ranged, Rev
 
@@ -16,8 +17,6 @@ _puts: Final = msgspec.json.Decoder(Put)
 _ranges: Final = msgspec.json.Decoder(Range)
 #: Of bytes: base64 in quotes.
 _quoted: Final[Callable[[bytes], bytes]] = msgspec.json.Encoder().encode
-#: RangeRequest.SortTarget
-_VALUE: Final = 4
 
 #: A request, and the bytes that it has in protobuf.
 Asked = tuple[wire.PutRequest | wire.RangeRequest, int]
@@ -88,10 +87,8 @@ def ranged(head: bytes, found: Ranged, query: Query) -> bytes:
     before = b',"kvs":['
     for rev in found.kvs:
         parts.append(before)
-        if query.keys_only:
-            parts.append(_rev(rev, b"", rev.lease if query.by == _VALUE else 0))
-        else:
-            parts.append(_rev(rev, rev.value, rev.lease))
+        value, lease = told.valued(rev, query.keys_only, query.by)
+        parts.append(_rev(rev, value, lease))
         before = b","
     if found.kvs:
         parts.append(b"]")

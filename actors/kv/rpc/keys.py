@@ -48,32 +48,31 @@ class Keys:
         )
 
     def range(self, call: Call, request: wire.RangeRequest, _size: int) -> None:
-        query = asked.query(request)
-
-        def answer() -> bytes | None:
-            rpc, revs = self._rpc, self._rpc.revs
-            rpc.check(call, query.key, query.end)
-            found, header = ranged(revs, query, revs.revision), rpc.header_bytes(revs.revision)
-            if large.is_large(found):
-                rpc.run(call, large.reply(call, large.Answer(header, found, query)))
-                return None
-            return header + told.ranged(found, query)
-
-        self._rpc.read(call, request.serializable, answer)
+        self._read(call, request, self._ranged)
 
     def range_json(self, call: Call, request: wire.RangeRequest, _size: int) -> None:
+        self._read(call, request, self._ranged_json)
+
+    def _read(self, call: Call, request: wire.RangeRequest, show: Callable[[int, Ranged, Query], bytes]) -> None:
         query = asked.query(request)
 
         def answer() -> bytes | None:
             rpc, revs = self._rpc, self._rpc.revs
             rpc.check(call, query.key, query.end)
-            found = ranged(revs, query, revs.revision)
+            revision = revs.revision
+            found = ranged(revs, query, revision)
             if large.is_large(found):
-                rpc.run(call, large.reply(call, large.Answer(rpc.header_bytes(revs.revision), found, query)))
+                rpc.run(call, large.reply(call, large.Answer(rpc.header_bytes(revision), found, query)))
                 return None
-            return json_short.ranged(rpc.header_json(revs.revision), found, query)
+            return show(revision, found, query)
 
         self._rpc.read(call, request.serializable, answer)
+
+    def _ranged(self, revision: int, found: Ranged, query: Query) -> bytes:
+        return self._rpc.header_bytes(revision) + told.ranged(found, query)
+
+    def _ranged_json(self, revision: int, found: Ranged, query: Query) -> bytes:
+        return json_short.ranged(self._rpc.header_json(revision), found, query)
 
     def put(self, call: Call, request: wire.PutRequest, size: int) -> None:
         self._order(call, request, size, self._put if request.prev_kv else self._done)

@@ -286,8 +286,7 @@ class Rpc:
 
     def submit(self, call: Call, data: Data, size: int, done: Callable[[Result], Made]) -> None:
         """Order ``data``; ``done`` makes the answer when it is applied here."""
-        event = self.event(call, data)
-        over = None if self.revs.policies is None else self.rates.admit(data)
+        event, over = self.event(call, data), self.rates.admit(data)
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
             if over is not None:

@@ -43,10 +43,18 @@ def _ranged(header: bytes | None, found: Ranged, keys_only: bool, by: int) -> by
 
 
 def _shown(rev: Rev, keys_only: bool, by: int) -> bytes:
-    """``keys_only`` hides leases with the values, as in etcd since 3.6, but where values are the order."""
+    value, lease = valued(rev, keys_only, by)
+    return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, value, lease)
+
+
+def valued(rev: Rev, keys_only: bool, by: int) -> tuple[bytes, int]:
+    """The value and the lease that a range shows, ordered ``by`` that target.
+
+    ``keys_only`` hides leases with the values, as in etcd since 3.6, but where values are the order.
+    """
     if keys_only:
-        return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, b"", rev.lease if by == _VALUE else 0)
-    return wire.encode_key_value(rev.key, rev.create, rev.mod, rev.version, rev.value, rev.lease)
+        return b"", rev.lease if by == _VALUE else 0
+    return rev.value, rev.lease
 
 
 def put(made: Rev, prev_kv: bool) -> bytes:

@@ -110,12 +110,12 @@ def flat(revs: Revs, leases: Leases, txn: says.Txn) -> TxnDone | None:
         if target == 3:
             if isinstance(operand, int):
                 return None
-            if rev is None or not _compared_bytes(rev.value, unblob(operand), compare.result):
+            if rev is None or not _compared(rev.value, unblob(operand), compare.result):
                 succeeded = False
                 break
         elif not isinstance(operand, int):
             return None
-        elif not _compared_ints(0 if rev is None else _number(rev, target), operand, compare.result):
+        elif not _compared(0 if rev is None else _number(rev, target), operand, compare.result):
             succeeded = False
             break
     ops = txn.success if succeeded else txn.failure
@@ -197,23 +197,6 @@ def _compared(left: int | bytes, right: int | bytes, result: int) -> bool:
             return left < right  # type: ignore[operator]
         case _:
             return left != right
-
-
-def _compared_ints(left: int, right: int, result: int) -> bool:
-    """The same, of one type each, which is sooner compiled."""
-    if result == 0:
-        return left == right
-    if result == 1:
-        return left > right
-    return left < right if result == 2 else left != right
-
-
-def _compared_bytes(left: bytes, right: bytes, result: int) -> bool:
-    if result == 0:
-        return left == right
-    if result == 1:
-        return left > right
-    return left < right if result == 2 else left != right
 
 
 def _branch(txn: Txn, path: bool) -> list[says.Op]:
