@@ -13,6 +13,8 @@ class Etcd(msgspec.Struct, frozen=True, kw_only=True):
     advertise_client_urls: list[str] = []
     #: told as the member's peer URLs; members have the log between them
     initial_advertise_peer_urls: list[str] = []
+    #: names of the members that a new cluster begins with; clients are answered when most of them serve
+    initial_cluster: list[str] = []
     listen_client_http_urls: list[str] = []
     listen_metrics_urls: list[str] = []
     #: "extensive": also how long calls took

@@ -499,6 +499,11 @@ def _check_etcd(config: Config) -> None:
         certificates.check(serving)
     except (ValueError, certificates.CertificateError) as error:
         raise ConfigError(f"etcd: {error}") from error
+    if len(serving.initial_cluster) > 1 and config.alone and not config.discovery:
+        raise ConfigError(
+            f"initial-cluster names {len(serving.initial_cluster)} members, which need one log: set CORELOG_LOG="
+            f"kafka://HOST:PORT,... for each of them"
+        )
     listened = [*config.etcd_listen, *serving.listen_client_http_urls, *serving.listen_metrics_urls]
     for text in listened:
         if places.parse(text, serving.tls).tls and not serving.tls:

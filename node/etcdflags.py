@@ -75,6 +75,17 @@ def told_urls(text: str) -> list[str]:
     return found
 
 
+def members(text: str) -> list[str]:
+    """The names in ``name=url,name=url``. Raises ValueError."""
+    found: dict[str, str] = {}
+    for part in texts(text):
+        name, equals, url = part.partition("=")
+        if not equals or not name or not url:
+            raise ValueError(f"{part!r} is no member: write NAME=URL,NAME=URL")
+        found[name] = url
+    return list(found)
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
@@ -126,6 +137,8 @@ def _named(names: str, read: Callable[[str], Any], seconds: bool = False) -> dic
 SERVING: dict[str, Flag] = {
     **_named("advertise-client-urls initial-advertise-peer-urls", told_urls),
     **_named("listen-client-http-urls listen-metrics-urls", urls),
+    **_named("initial-cluster", members),
+    **_named("initial-cluster-state", one_of("new", "existing")),
     **_named("cert-file key-file trusted-ca-file client-crl-file", text_of),
     **_named("client-cert-auth auto-tls enable-grpc-gateway", truth),
     **_named("client-cert-allowed-hostname cipher-suites host-whitelist cors", texts),
@@ -146,7 +159,6 @@ NODE: dict[str, Flag] = {
     "name": Flag(text_of),
     "data-dir": Flag(text_of),
     "listen-client-urls": Flag(urls),
-    "initial-cluster": Flag(text_of),
     "discovery": Flag(text_of),
     "discovery-fallback": Flag(one_of("proxy", "exit")),
     "discovery-proxy": Flag(text_of),
@@ -182,7 +194,7 @@ _MEANINGLESS = frozenset(
     experimental-distributed-tracing-sampling-rate experimental-distributed-tracing-service-name
     experimental-downgrade-check-time experimental-enable-v2v3 experimental-max-learners
     experimental-snapshot-catchup-entries experimental-warning-apply-duration
-    experimental-warning-unary-request-duration feature-gates heartbeat-interval initial-cluster-state
+    experimental-warning-unary-request-duration feature-gates heartbeat-interval
     initial-cluster-token listen-peer-urls log-format log-level log-outputs log-package-levels
     log-rotation-config-json logger max-learners max-snapshots max-wals peer-cert-allowed-cn
     peer-cert-allowed-hostname peer-cert-file peer-client-cert-file peer-client-key-file peer-crl-file peer-key-file
@@ -192,7 +204,7 @@ _MEANINGLESS = frozenset(
     """.split()
 )
 #: Given with each member as a rule, and right to be without effect: no warning.
-_EXPECTED = frozenset("listen-peer-urls initial-cluster-state initial-cluster-token log-level logger enable-v2".split())
+_EXPECTED = frozenset("listen-peer-urls initial-cluster-token log-level logger enable-v2".split())
 _BOOLEAN = _MEANINGLESS_BOOLEAN | {name for name, flag in SERVING.items() if flag.read is truth}
 KNOWN = frozenset(SERVING) | frozenset(NODE) | _MEANINGLESS_BOOLEAN | _MEANINGLESS | frozenset(_SAME)
 
@@ -361,6 +373,8 @@ def serving(given: Mapping[str, str]) -> Etcd:
             fields[SERVING[name].field] = SERVING[name].read(text)
         except ValueError as error:
             raise ValueError(f"{raw}: {error}") from error
+    if fields.pop("initial_cluster_state", "new") == "existing":
+        fields["initial_cluster"] = []  # nobody is waited for
     kept = str(fields.pop("auto_compaction_retention", "0"))
     by_revision = fields.get("auto_compaction_mode") == "revision"
     if by_revision and not kept.isdigit():
@@ -370,14 +384,3 @@ def serving(given: Mapping[str, str]) -> Etcd:
     if made.max_txn_ops < 1 or made.max_request_bytes < 1 or made.max_concurrent_streams < 1:
         raise ValueError("max-txn-ops, max-request-bytes and max-concurrent-streams are 1 at least")
     return made
-
-
-def members(initial_cluster: str) -> dict[str, str]:
-    """Names and a URL each of ``name=url,name=url``. Raises FlagError."""
-    found = {}
-    for part in texts(initial_cluster):
-        name, equals, url = part.partition("=")
-        if not equals or not name or not url:
-            raise FlagError(f"--initial-cluster: {part!r} is no member: write NAME=URL,NAME=URL")
-        found[name] = url
-    return found

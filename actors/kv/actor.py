@@ -6,14 +6,17 @@ counted TTLs, checkpoints) and where this machine serves clients.
 
 import asyncio
 import gc
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
 from actors import start
 from actors.coordination import election
 from actors.host import IDLE, Host, Now, Plan
-from actors.kv import corrupt, history
+from actors.kv import bootstrap, corrupt, history
 from actors.kv.autocompact import AutoCompactor
 from actors.kv.countdowns import LeaseClocks
 from actors.kv.decide import COUNT_S, Countdowns
@@ -36,6 +39,8 @@ NAME = "kv"
 #: A record of so few commands is made durable on the loop's thread: handing it to another one and back costs more than
 #: is done meanwhile (docs/performance.md).
 STILL_MAX = 64
+#: How often it is looked whether a new cluster's members serve, and after which time it is told who is waited for.
+LOOK_S, TELL_S = 0.05, 5.0
 #: Objects made and not freed until the youngest are searched for cycles, and rounds until older ones are. Hundreds of
 #: requests under way are some thousands, all freed when they are answered: the defaults would search among them for
 #: nothing, several times a batch.
@@ -249,23 +254,42 @@ async def _run(shell: Shell, actor: Kv, setting: Setting, signals: Signals) -> N
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         port = await opened(shell, actor, setting)
-        serving = True
         try:
+            await begun(port, _fold(shell.host.replica), setting.etcd.initial_cluster)
+            serving = True
             await asyncio.Event().wait()
         finally:
             await port.close()
 
     def status() -> dict[str, Any]:
-        return {"applied": shell.host.replica.offset, "live": shell.host.live, "serving": serving}
+        live = shell.host.live and (serving or not setting.etcd.initial_cluster)
+        return {"applied": shell.host.replica.offset, "live": live, "serving": serving}
 
     await until_stop(shell, signals, status, serve_clients())
 
 
+async def begun(port: Port, fold: KvFold, names: Sequence[str]) -> None:
+    """Clients are let in when most of a new cluster's members serve."""
+    loop = asyncio.get_running_loop()
+    told_s = loop.time() + TELL_S
+    while port.holding and (missing := bootstrap.missing(names, fold.cluster)):
+        if loop.time() >= told_s:
+            told_s = math.inf
+            structlog.get_logger(actor=NAME).warning(
+                "clients wait until most of the initial members serve", missing=", ".join(missing)
+            )
+        await asyncio.sleep(LOOK_S)
+    port.let_in()
+
+
 async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
-    """The port over a live replica, wired to its actor. Raises PortInUse."""
+    """The port over a live replica, wired to its actor; it holds a new cluster's clients. Raises PortInUse."""
     clocks = actor.leases
     assert clocks is not None, "the replica is live"
-    port = Port(shell, _fold(shell.host.replica), setting, _Left(clocks, shell))
+    fold = _fold(shell.host.replica)
+    port = Port(shell, fold, setting, _Left(clocks, shell))
+    if bootstrap.is_new(setting.etcd.initial_cluster, setting.machine, fold.cluster):
+        port.hold()
     await port.open()
 
     def changed(changes: Sequence[Change]) -> None:

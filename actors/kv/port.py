@@ -66,6 +66,8 @@ class Port:
         self._certificates: Certificates | None = None
         self._limits = limits(setting.etcd)
         self._open_ones: set[Any] = set()
+        #: connections of clients that wait to be served; None: none has to
+        self._held: set[Front] | None = None
         self._closed = False
         self._socket_path = Path(setting.folder) / "run" / "kv.sock"
         self._sweeper: asyncio.TimerHandle | None = None
@@ -132,6 +134,24 @@ class Port:
         )
         self._servers.append(server)
 
+    def hold(self) -> None:
+        """Clients connect, but aren't read from until :meth:`let_in`. Monitors and the node's own socket are."""
+        self._held = set()
+
+    @property
+    def holding(self) -> bool:
+        return self._held is not None
+
+    def let_in(self) -> None:
+        held, self._held = self._held or (), None
+        for front in held:
+            front.resume()
+
+    def holds(self, front: "Front") -> bool:
+        if self._held is not None:
+            self._held.add(front)
+        return self._held is not None
+
     async def close(self) -> None:
         """Stop listening, end all connections, refuse what wasn't sent."""
         if self._sweeper is not None:
@@ -184,6 +204,8 @@ class Port:
 
     def over(self, front: "Front") -> None:
         self._open_ones.discard(front)
+        if self._held is not None:
+            self._held.discard(front)
 
     def _base(self) -> str:
         """Where clients find this node."""
@@ -229,12 +251,21 @@ class Front(asyncio.Protocol):
         name = self._port.welcome(transport)
         if name is None:
             transport.abort()
-        else:
-            self._client_cn = name
+            return
+        self._client_cn = name
+
+    def resume(self) -> None:
+        """What was held back is looked at."""
+        self._since = time.monotonic()
+        self._transport.resume_reading()
+        self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
         self._bytes += data
         serves = self._serves
+        if serves is not Serves.METRICS and not self._trusted and self._port.holds(self):
+            self._transport.pause_reading()
+            return
         if self._bytes.startswith(HTTP2_PREFACE):
             tls = self._transport.get_extra_info("sslcontext") is not None
             made = self._port.http2(self._trusted, self._peer(), self._client_cn, serves, tls)
@@ -256,7 +287,7 @@ class Front(asyncio.Protocol):
         self._port.over(self)
 
     def overdue(self, now: float) -> bool:
-        return bool(self._bytes) and now - self._since > SWEEP_S
+        return bool(self._bytes) and not self._port.holding and now - self._since > SWEEP_S
 
     def too_slow(self) -> None:
         self._transport.close()

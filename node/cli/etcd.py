@@ -61,7 +61,8 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
     }
     if "CORELOG_GATEWAY_LISTEN" not in environ:
         flags["gateway_listen"] = "none"
-    if node.get("discovery") and node.get("initial-cluster"):
+    members = etcdflags.members(asked.serving.get("initial-cluster", ""))
+    if node.get("discovery") and members:
         raise etcdflags.FlagError(
             'multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery", '
             '"discovery-endpoints" or "discovery-srv"'
@@ -75,13 +76,8 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
     for flag in ("discovery", "discovery-proxy", "discovery-fallback"):
         if node.get(flag):
             flags[flag.replace("-", "_")] = node[flag]
-    if not node.get("discovery") and not environ.get("CORELOG_LOG"):
-        others = etcdflags.members(node.get("initial-cluster", ""))
-        if len(others) > 1:
-            raise etcdflags.FlagError(
-                f"--initial-cluster names {len(others)} members, which need one log: set CORELOG_LOG="
-                f"kafka://HOST:PORT,... for each of them"
-            )
+    if members and name not in members:
+        raise etcdflags.FlagError(f"couldn't find local name {name!r} in the initial cluster configuration")
     try:
         return load(None, environ, flags)
     except ConfigError as error:

@@ -156,9 +156,17 @@ def test_discovery_is_by_a_token_of_v2_or_needs_a_log() -> None:
 def test_members_need_one_log() -> None:
     members = "a=http://127.0.0.1:1,b=http://127.0.0.1:2"
     with pytest.raises(FlagError, match="2 members, which need one log: set CORELOG_LOG"):
-        made(gather(["--initial-cluster", members], {}), {})
-    config = made(gather(["--initial-cluster", members], {}), {"CORELOG_LOG": "kafka://127.0.0.1:9"})
+        made(gather(["--name=a", "--initial-cluster", members], {}), {})
+    shared = {"CORELOG_LOG": "kafka://127.0.0.1:9"}
+    config = made(gather(["--name=a", "--initial-cluster", members], {}), shared)
     assert not config.alone
+    assert config.serving.initial_cluster == ["a", "b"]
+    existing = ["--name=a", "--initial-cluster", members, "--initial-cluster-state=existing"]
+    assert made(gather(existing, {}), shared).serving.initial_cluster == []
+    with pytest.raises(FlagError, match="couldn't find local name 'default' in the initial cluster configuration"):
+        made(gather(["--initial-cluster", members], {}), shared)
+    with pytest.raises(FlagError, match="'old' is none of new, existing"):
+        made(gather(["--initial-cluster-state=old"], {}), shared)
     with pytest.raises(FlagError, match="'b' is no member"):
         made(gather(["--initial-cluster", "a=http://x,b"], {}), {})
 

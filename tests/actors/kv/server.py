@@ -15,7 +15,7 @@ from typing import Any
 from actors.control import ControlFold
 from actors.coordination.actor import Coordination
 from actors.host import Host
-from actors.kv.actor import Kv, opened
+from actors.kv.actor import Kv, begun, opened
 from actors.kv.port import Port
 from actors.kv.state import KvFold
 from actors.setting import Etcd, Setting
@@ -114,6 +114,7 @@ class Running:
             async with asyncio.timeout(15):
                 await live.wait()
                 port = self.kv_port = await opened(shell, actor, self.setting)
+                tasks.append(asyncio.ensure_future(begun(port, self.fold, self.setting.etcd.initial_cluster)))
                 while not self.fold.cluster.election.holder:
                     await asyncio.sleep(0.005)
             self.port = int(port.addresses[0].rpartition(":")[2])
