@@ -1,6 +1,7 @@
 """etcd's interface beside etcd itself: one machine, one run, the others stopped while one is measured.
 
     make bench-kv            or: python -m bench.kv3 [--rounds 5] [--seconds 3] [--rows "put 16x16,range 16x16"]
+                             python -m bench.kv3three    three nodes on Kafka beside three etcd
 
 A closed loop of requests by bench/load3 (C, libnghttp2), which looks at each call's grpc-status. A server's revision
 must have grown by just the puts acknowledged. Ours is a whole node; all sync to the same disk. The figure of a row is
@@ -90,6 +91,10 @@ class Server:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(json.loads(answer.read())["header"]["revision"])
 
+    def page(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"{self._url}{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGSTOP)
 
@@ -166,22 +171,27 @@ def _etcd(version: str, folder: Path) -> Server:
 
 
 def turn(program: Path, server: Server, work: Work, seconds: float) -> dict[str, Any]:
-    """One round at one server. Raises SystemExit: an answer was wrong, or one that was given isn't in the store."""
+    """One round at one server that is stopped before and after. Raises as :func:`load`."""
     server.go_on()
     try:
         time.sleep(0.3)
-        v2 = work.mode == "v2put"
-        before = server.revision(v2) if work.writes else 0
-        words = [server.port, work.mode, work.connections, work.streams, seconds, KEYS, VALUE_BYTES]
-        done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=True)
-        told: dict[str, Any] = json.loads(done.stdout)
-        if told["errors"]:
-            raise SystemExit(f"{server.name}, {work.what}: {told['errors']} requests failed, first: {told['error']}")
-        if work.writes and (grown := server.revision(v2) - before) != told["done"]:
-            raise SystemExit(f"{server.name}, {work.what}: {told['done']} acknowledged, the revision grew by {grown}")
-        return told
+        return load(program, server, str(server.port), work, seconds)
     finally:
         server.stop()
+
+
+def load(program: Path, server: Server, ports: str, work: Work, seconds: float) -> dict[str, Any]:
+    """Raises SystemExit: an answer was wrong, or one that was given isn't in the store."""
+    v2 = work.mode == "v2put"
+    before = server.revision(v2) if work.writes else 0
+    words = [ports, work.mode, work.connections, work.streams, seconds, KEYS, VALUE_BYTES]
+    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=True)
+    told: dict[str, Any] = json.loads(done.stdout)
+    if told["errors"]:
+        raise SystemExit(f"{server.name}, {work.what}: {told['errors']} requests failed, first: {told['error']}")
+    if work.writes and (grown := server.revision(v2) - before) != told["done"]:
+        raise SystemExit(f"{server.name}, {work.what}: {told['done']} acknowledged, the revision grew by {grown}")
+    return told
 
 
 def measured(program: Path, all_servers: list[Server], work: Work, rounds: int, seconds: float) -> str:
@@ -194,12 +204,17 @@ def measured(program: Path, all_servers: list[Server], work: Work, rounds: int, 
             if number:  # the first warms up
                 rates[server.name].append(told["done"] / told["seconds"])
                 p99s[server.name].append(told["p99_us"] / 1000)
+    return row(work.what, rates, p99s, work.reach)
+
+
+def row(what: str, rates: dict[str, list[float]], p99s: dict[str, list[float]], reach: float) -> str:
+    """By a system's name what its rounds gave: answers a second, and 99% of them within so many ms."""
     ours = statistics.median(rates["ours"])
     peer = max((name for name in rates if name != "ours"), key=lambda name: statistics.median(rates[name]))
     ratio = ours / statistics.median(rates[peer])
-    cells = [work.what, f"{ours:,.0f}/s, p99 {statistics.median(p99s['ours']):.1f} ms"]
+    cells = [what, f"{ours:,.0f}/s, p99 {statistics.median(p99s['ours']):.1f} ms"]
     cells += [f"{peer}: {statistics.median(rates[peer]):,.0f}/s, p99 {statistics.median(p99s[peer]):.1f} ms"]
-    cells += [f"{ratio:.2f}×", f"≥ {work.reach:g}×", "yes" if ratio >= work.reach else "**no**"]
+    cells += [f"{ratio:.2f}×", f"≥ {reach:g}×", "yes" if ratio >= reach else "**no**"]
     return "| " + " | ".join(cells) + " |"
 
 

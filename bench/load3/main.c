@@ -1,5 +1,6 @@
-/* A closed loop of requests at etcd's interface, for a time: load3 PORT MODE CONNECTIONS STREAMS SECONDS KEYS BYTES
+/* A closed loop of requests at etcd's interface, for a time: load3 PORTS MODE CONNECTIONS STREAMS SECONDS KEYS BYTES
 
+PORTS: with commas; connections are spread over them in turn.
 MODE: put, range, txn (gRPC), jput, jrange (JSON), v2put; watch (see watch.c). One line of JSON tells what came of it. A request that
 was begun in time is waited for, so that what is told as done is all that was acknowledged. */
 #include <arpa/inet.h>
@@ -68,7 +69,7 @@ int connected(int port) {
   return fd;
 }
 
-static void run(int port) {
+static void run(const int *ports, int port_count) {
   int http2 = work.mode <= TXN, poller = epoll_create1(0), open = work.connections;
   int (*ready)(struct connection *, int) = http2 ? h2_ready : h1_ready;
   int (*wants)(struct connection *) = http2 ? h2_wants_write : h1_wants_write;
@@ -76,7 +77,7 @@ static void run(int port) {
   struct connection **all = calloc((size_t)work.connections, sizeof *all);
   int *fds = calloc((size_t)work.connections, sizeof *fds);
   for (int at = 0; at < work.connections; at++) {
-    fds[at] = connected(port);
+    fds[at] = connected(ports[at % port_count]);
     all[at] = http2 ? h2_open(fds[at]) : h1_open(fds[at]);
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u32 = (uint32_t)at};
     epoll_ctl(poller, EPOLL_CTL_ADD, fds[at], &event);
@@ -105,7 +106,7 @@ static void run(int port) {
 int main(int argc, char **argv) {
   static const char *modes[] = {"put", "range", "txn", "jput", "jrange", "v2put", "watch"};
   if (argc != 8) {
-    fprintf(stderr, "load3 PORT put|range|txn|jput|jrange|v2put|watch CONNECTIONS STREAMS SECONDS KEYS BYTES\n");
+    fprintf(stderr, "load3 PORTS put|range|txn|jput|jrange|v2put|watch CONNECTIONS STREAMS SECONDS KEYS BYTES\n");
     return 2;
   }
   int mode = 0;
@@ -116,12 +117,19 @@ int main(int argc, char **argv) {
   uint64_t began = now_ns();
   random_state = began | 1;
   work.until_ns = began + (uint64_t)(atof(argv[5]) * 1e9);
+  int ports[16], port_count = 0;
+  for (char *text = argv[1]; port_count < 16; text = NULL) {
+    char *word = strtok(text, ",");
+    if (word == NULL) break;
+    ports[port_count++] = atoi(word);
+  }
+  if (port_count == 0) return 2;
   long puts = 0;
   if (mode == WATCH) {
-    puts = run_watch(atoi(argv[1]), atof(argv[5]));
+    puts = run_watch(ports[0], atof(argv[5]));
     began = work.until_ns - (uint64_t)(atof(argv[5]) * 1e9);
   } else {
-    run(atoi(argv[1]));
+    run(ports, port_count);
   }
   double took_s = (double)(now_ns() - began) / 1e9;
   qsort(outcome.took_us, outcome.count, sizeof *outcome.took_us, by_size);
