@@ -1,4 +1,6 @@
-"""Who asks: by the unix socket's peer (``uid:N``) or a token (``token:NAME``). Reads need neither; commands do.
+"""Who asks: by the unix socket's peer (``uid:N``) or a token (``token:NAME``).
+
+Commands need either, reads neither; but reads of keys and of the log do where etcd's users are asked for (``guard``).
 
 A unit runs as root, so a command on loopback without a token is refused too. Host and Origin are checked, so that
 a page in a browser can't reach a gateway by a name that it controls (DNS rebinding) or by a form.
@@ -45,12 +47,7 @@ class Access:
                 raise Problem(401, "bad-token", "this token is not in the gateway's token file")
             return f"token:{name}"
         if command:
-            raise Problem(
-                401,
-                "token-needed",
-                "commands need the unix socket run/corelog.sock of the data folder, or 'Authorization: Bearer TOKEN' "
-                "with a token of the data folder's file 'token'",
-            )
+            raise needed("commands")
         return who
 
     def _token_name(self, token: str) -> str | None:
@@ -63,6 +60,16 @@ class Access:
             if known and hmac.compare_digest(known.encode(), token.encode()):
                 return name.strip() or "default"
         return None
+
+
+def needed(what: str) -> Problem:
+    """``what``, in the plural, is for who comes by the socket or with a token."""
+    return Problem(
+        401,
+        "token-needed",
+        f"{what} need the unix socket run/corelog.sock of the data folder, or 'Authorization: Bearer TOKEN' "
+        "with a token of the data folder's file 'token'",
+    )
 
 
 def peer(request: HTTPConnection) -> str:

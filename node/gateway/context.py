@@ -21,6 +21,7 @@ from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied, Fold, Replica
 
 from .access import Access
+from .guard import Guard
 from .problem import Problem, rejected
 from .query import one_of, seconds
 
@@ -54,10 +55,11 @@ class Passive:
 class Context:
     """One per gateway process; routes find it as ``request.app.state.context``."""
 
-    def __init__(self, setting: Setting, shell: Shell, access: Access) -> None:
+    def __init__(self, setting: Setting, shell: Shell, access: Access, guard: Guard) -> None:
         self.setting = setting
         self.shell = shell
         self.access = access
+        self.guard = guard
         self.folder = Path(setting.folder)
 
     # -- reads --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from streams.events.update import Publish
 
 from . import history, keyhistory, keys3, kv, machines, metrics, policies, snapshotting, units, updates
+from .access import needed
 from .context import context, plain
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -20,6 +21,10 @@ _AT = {"at": "as of a position (1234.7) or a time", "consistency": "linearizable
 _KEYS = {"key": "a key (any bytes, again for more)", "prefix": "all keys that begin so (again for more)"}
 _AT3 = {"at": "as of a position (1234.7), a time or a revision (r123)"}
 _DO = {"timeout": "seconds to wait for the outcome", "dry_run": "1: answer the event without publishing it"}
+
+
+#: What is read here may hold keys' contents.
+_KEYS_TOLD = ("/v1/kv/", "/v1/log", "/v1/why/", "/v1/diff", "/v1/history/", "/v1/blame/")
 
 
 class Call(NamedTuple):
@@ -34,6 +39,11 @@ class Call(NamedTuple):
     @property
     def command(self) -> bool:
         return self.query is _DO
+
+    @property
+    def tells_keys(self) -> bool:
+        """Where etcd's users are asked for, it needs a principal also to be read."""
+        return self.method == "GET" and self.path.startswith(_KEYS_TOLD)
 
 
 CALLS = [
@@ -144,18 +154,18 @@ CALLS = [
 
 def starlette_routes() -> list[Route]:
     """All calls, and the document that describes them."""
-    table: dict[str, dict[str, Handler]] = {}
+    table: dict[str, list[Call]] = {}
     for call in CALLS:
-        table.setdefault(call.path, {})[call.method] = call.handler
+        table.setdefault(call.path, []).append(call)
     routes = [
-        Route(path, checked(handler), methods=[method])
-        for path, methods in table.items()
-        for method, handler in methods.items()
+        Route(call.path, checked(call.handler, call.tells_keys), methods=[call.method])
+        for calls in table.values()
+        for call in calls
     ]
     return [*routes, Route("/openapi.json", checked(openapi), methods=["GET"])]
 
 
-def checked(handler: Handler) -> Handler:
+def checked(handler: Handler, tells_keys: bool = False) -> Handler:
     """Check Host and Origin before anything else; commands also need a principal before their body is read."""
 
     async def run(request: Request) -> Response:
@@ -163,6 +173,12 @@ def checked(handler: Handler) -> Handler:
         here.access.check_host(request)
         if request.method not in ("GET", "HEAD"):
             here.access.principal(request, command=True)
+        elif (
+            tells_keys
+            and here.access.principal(request, command=False).startswith("addr:")
+            and await here.guard.closed()
+        ):
+            raise needed("reads of keys and of the log, where etcd's users are asked for,")
         return await handler(request)
 
     run.__name__ = handler.__name__
@@ -215,4 +231,6 @@ def _operation(call: Call) -> dict[str, Any]:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if call.method != "GET":
         operation["security"] = [{"token": []}]
+    elif call.tells_keys:  # only where etcd's users are asked for
+        operation["security"] = [{}, {"token": []}]
     return operation

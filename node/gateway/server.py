@@ -23,6 +23,7 @@ from streams.log.open import open_log
 from . import snapshotting
 from .access import Access
 from .context import Context, Passive
+from .guard import Users
 from .problem import HANDLERS
 from .routes import starlette_routes
 
@@ -60,7 +61,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     replica = await restored(setting, ControlFold, log)
     host = Host(Passive(), replica, f"gateway@{setting.machine}", lambda: os.urandom(8).hex())
     shell = Shell(host, log, _no_effects)
-    context = Context(setting, shell, Access(folder / "token", names(setting)))
+    context = Context(setting, shell, Access(folder / "token", names(setting)), Users(folder / "run" / "kv.sock"))
     app = application(context)
     unix = _unix_server(app, folder / SOCKET)
     servers = [_server(app) for _ in setting.gateway_listen]

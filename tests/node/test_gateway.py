@@ -43,6 +43,16 @@ async def no_effects(_effect: Any, _notice: Any) -> None:
     return None
 
 
+class Guarded:
+    """Implements :class:`node.gateway.guard.Guard`: users are asked for while there is a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "users"
+
+    async def closed(self) -> bool:
+        return self.file.exists()
+
+
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     log = MemoryLog()
@@ -55,7 +65,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     driving = asyncio.ensure_future(shell.run())
     while not shell.host.live:
         await asyncio.sleep(0.001)
-    context = Context(setting, shell, Access(tmp_path / "token", frozenset({"edge-1"})))
+    context = Context(setting, shell, Access(tmp_path / "token", frozenset({"edge-1"})), Guarded(tmp_path))
     yield Gateway(application(context), shell, log, tmp_path)
     driving.cancel()
     await asyncio.gather(driving, return_exceptions=True)
@@ -95,6 +105,26 @@ async def test_commands_need_a_token_on_loopback_too_and_reads_do_not(gateway: G
         event = (await client.get(f"/v1/log/{answer.json()['position']}")).json()["events"][0]
         assert event["principal"] == "token:ops"
     assert b"web.service" in b"".join(entry.raw for entry in gateway.log.entries)
+
+
+async def test_keys_and_the_log_are_read_with_a_principal_where_etcds_users_are_asked_for(gateway: Gateway) -> None:
+    told = [call for call in CALLS if call.tells_keys]
+    assert len(told) == 9
+    paths = [call.path.replace("{kind}/", "unit/").replace("{position}", "0") for call in told]
+    paths = [path.replace("/{key:path}", "/x").replace("/{name:path}", "/x") for path in paths]
+    paths.remove("/v1/log/stream")  # has no end
+    (gateway.folder / "users").touch()
+    async with gateway.client() as client, gateway.client("uid:0") as own:
+        for path in [*paths, "/v1/log/stream"]:
+            problem(await client.get(path), 401, "token-needed")
+            problem(await client.get(path, headers={"authorization": "Bearer wrong"}), 401, "bad-token")
+        for path in paths:
+            assert (await client.get(path, headers={"authorization": "Bearer sesame"})).status_code != 401
+            assert (await own.get(path)).status_code != 401
+        assert (await client.get("/v1/units")).status_code == 200
+        (gateway.folder / "users").unlink()
+        for path in paths:
+            assert (await client.get(path)).status_code != 401
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7379", "127.0.0.1.evil.example"])
