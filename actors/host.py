@@ -37,7 +37,7 @@ from streams.events import log as says
 from streams.events.base import Event, encode, say
 from streams.kinds import Entry, Record
 from streams.outcomes import Rejected
-from streams.replay import LEVEL, Applied, Replica
+from streams.replay import LEVEL, VOID_REPEATED, Applied, Replica
 
 #: Bytes of events that are put into one record at most (well below the log's record limit).
 BATCH_BYTES = 1024 * 1024
@@ -195,6 +195,9 @@ class Host:
             return
         flight = self._flights.pop(key, None) or self._orphans.pop(key, None)
         if flight is None:
+            return
+        if applied[0].outcome is VOID_REPEATED:
+            self._fail(flight, Unwritten("a later record of this writer stands before it: void for ever"))
             return
         self.log_latency_s = now.boot_s - flight.sent_s
         self.last_landed_s = now.boot_s

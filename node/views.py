@@ -134,7 +134,7 @@ def cluster_row(replica: Replica, control: Control, log_address: str) -> Row:
         ),
         "sealed": log.sealed_next if log.sealed_at >= 0 else "",
         "foreign": log.foreign,
-        "void": log.void_incarnations + log.void_terms,
+        "void": log.void_incarnations + log.void_terms + sum(opened.repeats for opened in log.writers.values()),
         "chain": log.chain.hex(),
     }
 

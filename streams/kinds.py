@@ -146,11 +146,15 @@ class Boundary(msgspec.Struct, frozen=True):
     outcomes: str
 
 
-class Opened(msgspec.Struct, frozen=True):
+class Opened(msgspec.Struct, omit_defaults=True):
+    """``seq``: of its last record that counted; ``repeats``: records that came once more, or too late (level 2)."""
+
     incarnation: int
     nonce: str
     level: int
     offset: int
+    seq: int = 0
+    repeats: int = 0
 
 
 class LogState(msgspec.Struct):

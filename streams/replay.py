@@ -29,8 +29,12 @@ from streams.kinds import Opened as Opened
 from streams.outcomes import DONE, Outcome, Rejected
 from streams.records import DamagedRecord, NewerFormat, NotOurs, chained, parse
 
-#: The feature level of evolve that this version knows. Behaviour changes only behind a raised level.
-LEVEL = 1
+#: The feature level of evolve that this version knows. Behaviour changes only behind a raised level: from 2 on a record
+#: that comes twice counts once. Kafka's producers may write one again when a leader is lost, idempotent ones as well
+#: (a sequence refused, or a record that ran out of time, begins a new epoch, and brokers don't know what they have:
+#: librdkafka's issue 4953).
+LEVEL = 2
+ONCE_FROM_LEVEL = 2
 #: A checkpoint boundary every so many events of a fold; the values of the last KEPT_BOUNDARIES are kept.
 CHECKPOINT_EVENTS = 1000
 KEPT_BOUNDARIES = 16
@@ -40,6 +44,7 @@ _position = partial(tuple.__new__, Position)
 _applied = partial(tuple.__new__, Applied)
 
 VOID_INCARNATION = Rejected("void-incarnation", "written by an incarnation that is over")
+VOID_REPEATED = Rejected("void-repeated", "this record of its writer, or one said after it, stands before it")
 VOID_SEALED = Rejected("sealed", "said after this log was sealed")
 VOID_OPERATOR = Rejected("voided", "voided by an operator")
 
@@ -177,7 +182,8 @@ class Replica:
         return record if record.stream == "log" and b'"log.opened.' in record.payload else None
 
     def _void(self, record: Record, events: list[Event | Unknown]) -> Rejected | None:
-        """Why a whole record has no effect: the log is sealed, or its writer's incarnation is over (or not begun)."""
+        """Why a whole record has no effect: the log is sealed, its writer's incarnation is over (or not begun), or it
+        doesn't stand where it was said."""
         log = self.log
         if log.sealed_at >= 0:
             return VOID_SEALED
@@ -194,6 +200,11 @@ class Replica:
         if stale:
             log.void_incarnations += 1
             return VOID_INCARNATION
+        if known is not None and not opening and not founding and log.level >= ONCE_FROM_LEVEL:
+            if record.seq <= known.seq:
+                known.repeats += 1
+                return VOID_REPEATED
+            known.seq = record.seq
         return None
 
     def _one(self, event: Event, context: Context) -> Outcome:
@@ -223,7 +234,8 @@ class Replica:
                 if data.chain:
                     log.chain = chained(bytes.fromhex(data.chain), record.canonical())
             case says.ActorOpened():
-                log.writers[record.writer] = Opened(record.incarnation, data.nonce, data.level, record.offset)
+                seq = record.seq if log.level >= ONCE_FROM_LEVEL else 0
+                log.writers[record.writer] = Opened(record.incarnation, data.nonce, data.level, record.offset, seq)
             case says.ActorRestarted():
                 log.restarts[event.subject] = data.restarts
             case says.LogSealed():

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from actors.coordination.election import EPSILON
 from actors.coordination.state import ClusterState
+from streams.events import log as log_says
+from streams.events.base import Event, say
+from streams.replay import LEVEL, LogState
 
 #: An own append that took longer than this to come back: the log was not live, absence must not be counted over it.
 LOG_SLOW_S = 0.5
@@ -20,6 +23,13 @@ SEEN_S = 1.0
 SEEN_EARLY_S = 0.13
 #: After a resignation the others wait this long for the successor that it names.
 SUCCESSOR_S = 0.1
+
+
+def levels(log: LogState) -> list[Event]:
+    """What the master says when all who write this log know a higher feature level than the one that it has."""
+    if log.level >= LEVEL or any(opened.level < LEVEL for opened in log.writers.values()):
+        return []
+    return [say(log_says.LevelRaised(LEVEL))]
 
 
 def candidates(cluster: ClusterState) -> list[str]:

@@ -39,6 +39,11 @@ class _Collector:
             gauge("corelog_units", "Units submitted", len(control.units.units)),
             counter("corelog_foreign_records", "Records that aren't ours", log.foreign),
             counter("corelog_void_incarnations", "Records of incarnations that were over", log.void_incarnations),
+            counter(
+                "corelog_repeated_records",
+                "Records that came twice, and count once",
+                sum(opened.repeats for opened in log.writers.values()),
+            ),
             counter("corelog_void_terms", "Facts of masters whose term was over", log.void_terms),
             gauge("corelog_time_seconds", "Running maximum of record times", log.time_ms / 1000),
             gauge("corelog_scrape_time_seconds", "Wall clock of this scrape", time.time()),

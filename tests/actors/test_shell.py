@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from actors.host import IDLE, Host, Now, Plan
+from actors.host import IDLE, Host, Now, Plan, Unwritten
 from actors.kv.state import KvFold
 from actors.shell import Shell
 from streams.events import kv3 as says
 from streams.events import log as log_says
 from streams.events.base import Event, encode, say
+from streams.log.memory import MemoryLog
 from streams.log.port import Log
 from streams.log.segments import SegmentsLog, files
 from streams.log.segments.wakeups import Ringer
 from streams.outcomes import Accepted, Outcome
 from streams.records import Record
-from streams.replay import Applied, Context, Halt, Replica
+from streams.replay import LEVEL, Applied, Context, Halt, Replica
 
 LOG_ID = "7" * 32
 TIMEOUT_S = 60.0
@@ -93,7 +94,7 @@ Make = Callable[..., Any]
 async def node(tmp_path: Path) -> AsyncIterator[Make]:
     folder, made = tmp_path / "log", []
     log = await SegmentsLog.open(folder)
-    payload = encode([say(log_says.LogOpened(id=LOG_ID))])
+    payload = encode([say(log_says.LogOpened(id=LOG_ID, level=LEVEL))])
     await log.append([Record(LOG_ID, "log", "node@founder", 1, 1, 0, payload)])
     await log.close()
 
@@ -215,3 +216,48 @@ async def test_an_own_record_that_halts_the_replica_ends_its_actor(node: Make, s
         await asyncio.wait_for(one.put("poison"), TIMEOUT_S)
     with pytest.raises(Halt, match="ValueError: a bug"):
         await asyncio.wait_for(one.task, TIMEOUT_S)
+
+
+class Rewriting(MemoryLog):
+    """As Kafka's producer when a leader is lost: it writes again what was under way, and one record behind later ones.
+
+    A put of "late" waits until another one was appended; each record stands there twice.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = asyncio.Event()
+
+    async def append(self, records: Sequence[Record]) -> list[int]:
+        if b'"late"' in records[0].payload:
+            await self.other.wait()
+        offsets = await super().append(records)
+        if records[0].stream == "kv":
+            await super().append(records)
+            self.other.set()
+        return offsets
+
+
+async def test_what_the_log_has_twice_or_out_of_order_counts_once_or_is_told_as_unwritten() -> None:
+    log = Rewriting()
+    payload = encode([say(log_says.LogOpened(id=LOG_ID, level=LEVEL))])
+    await log.append([Record(LOG_ID, "log", "node@founder", 1, 1, 0, payload)])
+    node = await Node(log, "a", 0, KvFold()).live()
+    late = asyncio.ensure_future(node.put("late"))
+    await asyncio.sleep(0)
+    for number in range(5):
+        applied = await node.put("k", str(number))
+        assert isinstance(applied.outcome, Accepted)
+    with pytest.raises(Unwritten, match="void for ever"):
+        await late
+    assert node.host.live, "it goes on"
+    assert (await node.put("k", "last")).outcome
+    end = await log.end()
+    await until(lambda: node.host.replica.offset == end - 1)
+    told = await replayed(log, end)
+    assert told.fold.v3.revs.revision == node.fold.v3.revs.revision == 7  # type: ignore[attr-defined]
+    assert told.state_hash() == node.host.replica.state_hash()
+    assert told.log.writers[node.host.writer].repeats == 8
+    node.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await node.task

@@ -26,7 +26,7 @@ from streams.events.base import encode, say
 from streams.events.log import LogOpened
 from streams.outcomes import DONE
 from streams.records import Entry, Record
-from streams.replay import Replica
+from streams.replay import LEVEL, Replica
 
 #: The main process of a tiny node: writes its status to a file, obeys lines on its standard input.
 DRIVER = """
@@ -540,7 +540,7 @@ def test_beats_are_counted(board: boards.Board) -> None:
 
 def test_replicas_take_the_fact_whatever_was_said_before(tmp_path: Path) -> None:
     replica = Replica(ControlFold())
-    founding = Record("0" * 32, "log", "node@x", 1, 1, 0, encode([say(LogOpened(id="0" * 32))]))
+    founding = Record("0" * 32, "log", "node@x", 1, 1, 0, encode([say(LogOpened(id="0" * 32, level=LEVEL))]))
     replica.apply(Entry(0, founding.canonical()))
     setting = Setting(machine="5" * 32, nonce="n", boot_id="b", folder=str(tmp_path), log="memory://", log_id="0" * 32)
     for offset, wall_ms in ((1, 5000), (2, 4000)):  # the clock was set back in between

@@ -28,6 +28,7 @@ class Observer:
         self.stale = 0
         self.term, self.holder, self.seq = 0, "", 0
         self.writers: dict[str, tuple[int, str]] = {}
+        self.seqs: dict[str, int] = {}
         self.effective: dict[tuple[str, int], Position] = {}
         self.changes: list[tuple[float, int, str]] = []
 
@@ -45,6 +46,8 @@ class Observer:
             word = expected[index]
             if word == "accept" and refused:
                 self._violated(applied, "a claim or renewal that was due was refused")
+            if word == "again" and not refused:
+                self._violated(applied, "a record that comes twice counts once")
             if word in ("refuse", "stale") and not refused:
                 self._violated(applied, "an old master's facts change nothing" if word == "stale" else "one per term")
         if before is not None:
@@ -64,17 +67,21 @@ class Observer:
         return b"".join(self.replica.fold.encode())
 
     def _expect(self, record: Any, events: list) -> list[str]:
-        """Per event: accept, refuse, stale or "" (not the model's business)."""
+        """Per event: accept, refuse, stale, again or "" (not the model's business)."""
         first = events[0].data
         known = self.writers.get(record.writer)
         if isinstance(first, log_says.ActorOpened):
             if known is None or record.incarnation > known[0]:
                 self.writers[record.writer] = (record.incarnation, first.nonce)
+                self.seqs[record.writer] = record.seq
             return [""] * len(events)
         if isinstance(first, log_says.LogOpened):
             return [""] * len(events)
         if known is None or known[0] != record.incarnation:
             return ["refuse"] * len(events)
+        if record.seq <= self.seqs[record.writer]:
+            return ["again"] * len(events)
+        self.seqs[record.writer] = record.seq
         return [self._expect_one(record, event) for event in events]
 
     def _expect_one(self, record: Any, event: Event) -> str:

@@ -2,9 +2,10 @@
 
 It behaves like a topic of one partition: what a process sends arrives in the order in which it sent it, is committed
 when it arrives (or when the broker's pause ends), and may be committed although the sender was told otherwise
-or is dead by then, but not long after its death.
+or is dead by then, but not long after its death. After a fail-over a client may write again what was under way.
 """
 
+import random
 from typing import TYPE_CHECKING
 
 from actors.host import Append
@@ -20,6 +21,8 @@ DELIVERY_S = 3.0
 DELAY_S = (0.001, 0.006)
 #: After a broker's fail-over every client is back within this time.
 RECONNECT_S = 0.4
+#: How often a client begins a new epoch then, by which the broker doesn't know what it has.
+REPEATS = 0.2
 
 
 class SimLog:
@@ -39,6 +42,8 @@ class SimLog:
         self.settled_at = 0.0
         self.latency_max_s = 0.0
         self._queue: list[tuple[Process, Append]] = []
+        # of its own: what a seed draws otherwise stays as it was
+        self._repeating = random.Random(str(time.random.getstate()))
 
     def delay(self) -> float:
         time = self.time
@@ -84,7 +89,8 @@ class SimLog:
             # every client finds the new leader after a back-off of its own
             node.reconnected_at = now + chance.uniform(0, RECONNECT_S)
             node.cut_in_until = max(node.cut_in_until, now + chance.uniform(0, RECONNECT_S))
-        for process, append in queue:
+        again = {process for process, _ in queue if self._repeating.random() < REPEATS}
+        for process, append in [*queue, *(one for one in queue if one[0] in again)]:
             process.sent_until = max(process.sent_until, process.node.reconnected_at)
             self.time.at(process.node.reconnected_at, self._arrive, process, append)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from actors.coordination import decide, election
 from actors.host import Host, Now
+from streams import replay
 from streams.events import cluster as says
 from streams.events.base import Event
 from streams.outcomes import STALE_TERM, Outcome
@@ -67,3 +68,8 @@ def a_host_that_forgets_its_own_openings() -> Any:
         self._nonces &= {self._nonce}
 
     return _patched(Host, "_open", opened)
+
+
+def a_record_that_counts_as_often_as_it_comes() -> Any:
+    """A producer's repeated records are applied again."""
+    return _patched(replay, "ONCE_FROM_LEVEL", float("inf"))

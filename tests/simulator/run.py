@@ -12,6 +12,7 @@ from streams.events import log as log_says
 from streams.events import unit as unit_says
 from streams.events.base import encode, say
 from streams.records import Record
+from streams.replay import LEVEL
 from tests.simulator import cache, faults, loop
 from tests.simulator.checks import CommandsCheck, MasterCheck, Observer, UnitsCheck
 from tests.simulator.core import Time, Violation
@@ -77,7 +78,9 @@ class Simulation:
         self.faults_end = FAULTY_S
         self.sequence = 0
         self.clients_until = FAULTY_S
-        founding = Record(LOG_ID, "log", "node@founder", 1, 1, 0, encode([say(log_says.LogOpened(id=LOG_ID))]))
+        founding = Record(
+            LOG_ID, "log", "node@founder", 1, 1, 0, encode([say(log_says.LogOpened(id=LOG_ID, level=LEVEL))])
+        )
         self.log.put(founding.canonical())
         self.nodes = [Node(self, index, self.parts) for index in range(nodes or rng.choices(SIZES, SIZE_WEIGHTS)[0])]
 

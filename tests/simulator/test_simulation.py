@@ -41,6 +41,8 @@ PLANTED = [
     (planted.a_countdown_that_counts_a_brokers_pause, 0, 10, "a broker's pause", BROKER),
     # made once, found by the simulation, and mended
     (planted.a_challenger_that_asks_only_once, 0, 20, "a broker's pause changes no master", BROKER),
+    # found by a storm on real brokers
+    (planted.a_record_that_counts_as_often_as_it_comes, 0, 20, "counts once", BROKER),
     (planted.a_host_that_forgets_its_own_openings, 20, 20, "takes its own past for another", OPENINGS),
 ]
 

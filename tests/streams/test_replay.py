@@ -1,5 +1,6 @@
 """The rules that every replica follows, whatever its fold."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +124,38 @@ def test_a_differing_checkpoint_halts(replica: Replica, log: Writer) -> None:
     assert code(replica.apply(log.entry(say(same)))) == ["ok"]
     with pytest.raises(Diverged):
         replica.apply(log.entry(say(says.Checkpoint("counting", boundary.position, "00", boundary.outcomes))))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_from_level_2_on_a_record_that_comes_again_or_too_late_counts_once(log: Writer, level: int) -> None:
+    """Kafka's producers may write a record twice when a broker is lost."""
+    replica = Replica(Counting())
+    replica.apply(log.entry(say(says.LogOpened(id=LOG, level=level)), writer="node@m"))
+    for writer in "kv@m", "kv@n":
+        replica.apply(log.entry(opened(), writer=writer))
+    first, second = log.entry(put("/a")), log.entry(put("/b"))
+    other = log.entry(put("/c"), writer="kv@n")
+    for entry in first, second, other:
+        assert code(replica.apply(entry)) == ["ok"]
+    twice = ["void-repeated"] if level == 2 else ["ok"]
+    for entry in first, second, other, second:
+        assert code(replica.apply(log.raw(entry.raw))) == twice
+    assert code(replica.apply(log.entry(put("/d")))) == ["ok"]  # seqs between were refused unsent
+    fold = Replica(Counting(), msgspec.json.decode(msgspec.json.encode(replica.log), type=LogState))
+    assert code(fold.apply(log.raw(second.raw))) == twice  # a snapshot knows it as well
+    assert replica.fold.keys == (  # type: ignore[attr-defined]
+        ["/a", "/b", "/c", "/d"] if level == 2 else ["/a", "/b", "/c", "/a", "/b", "/c", "/b", "/d"]
+    )
+    assert [one.repeats for one in replica.log.writers.values()] == ([3, 1] if level == 2 else [0, 0])
+    # a new incarnation begins anew, and what comes again of the old one is void as ever
+    replica.apply(log.entry(opened(2), incarnation=2))
+    assert code(replica.apply(log.raw(second.raw))) == ["void-incarnation"]
+    assert code(replica.apply(log.entry(put("/e"), incarnation=2))) == ["ok"]
+
+
+def test_level_1_states_are_as_they_were(replica: Replica, log: Writer) -> None:
+    replica.apply(log.entry(put("/a")))
+    assert b'"seq"' not in msgspec.json.encode(replica.log)
 
 
 def test_a_level_that_a_writer_did_not_announce_is_void(replica: Replica, log: Writer) -> None:

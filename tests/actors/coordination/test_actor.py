@@ -21,7 +21,7 @@ from streams.events.base import decode, encode, say
 from streams.log.memory import MemoryLog
 from streams.log.open import open_log
 from streams.records import Entry, Record, parse
-from streams.replay import Replica
+from streams.replay import LEVEL, Replica
 
 LOG_ID = "7" * 32
 
@@ -38,7 +38,7 @@ async def founded() -> MemoryLog:
 
 
 def founding() -> Record:
-    return Record(LOG_ID, "log", "node@founder", 1, 1, 0, encode([say(log_says.LogOpened(id=LOG_ID))]))
+    return Record(LOG_ID, "log", "node@founder", 1, 1, 0, encode([say(log_says.LogOpened(id=LOG_ID, level=LEVEL))]))
 
 
 async def until(holds: Callable[[], Any], timeout_s: float = 60.0) -> None:

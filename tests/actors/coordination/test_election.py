@@ -13,7 +13,7 @@ from streams.events import log as log_says
 from streams.events.base import Event, encode, say
 from streams.outcomes import Accepted, Outcome, Rejected
 from streams.records import Entry, Record
-from streams.replay import Applied, Diverged, Halt, Replica
+from streams.replay import LEVEL, Applied, Diverged, Halt, Replica
 
 LOG_ID = "0" * 32
 MACHINES = ["a" * 32, "b" * 32, "c" * 32]
@@ -27,7 +27,7 @@ class Book:
     replica: Replica = field(default_factory=lambda: Replica(ControlFold()))
 
     def __post_init__(self) -> None:
-        self.write("log", "node", MACHINES[0], say(log_says.LogOpened(id=LOG_ID)))
+        self.write("log", "node", MACHINES[0], say(log_says.LogOpened(id=LOG_ID, level=LEVEL)))
         for machine in MACHINES:
             self.write("log", "coordination", machine, say(log_says.ActorOpened(nonce="n")))
 

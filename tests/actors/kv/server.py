@@ -25,7 +25,7 @@ from streams.events.base import encode, say
 from streams.log.memory import MemoryLog
 from streams.log.port import Log
 from streams.records import Record
-from streams.replay import Replica
+from streams.replay import LEVEL, Replica
 
 MACHINE = "5e" * 16
 LOG = "ab" * 16
@@ -33,7 +33,7 @@ LOG = "ab" * 16
 
 async def founded(log: Log) -> Log:
     if await log.end() == 0:
-        payload = encode([say(says.LogOpened(id=LOG))])
+        payload = encode([say(says.LogOpened(id=LOG, level=LEVEL))])
         await log.append([Record(LOG, "log", f"node@{MACHINE}", 1, 1, time.time_ns() // 1_000_000, payload)])
     return log
 

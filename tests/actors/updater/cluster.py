@@ -23,7 +23,7 @@ from streams.events.base import Data, Event
 from streams.log.memory import MemoryLog
 from streams.outcomes import Accepted, Outcome
 from streams.records import Record
-from streams.replay import Applied, Replica
+from streams.replay import LEVEL, Applied, Replica
 from tests.actors.updater.trees import make
 
 LOG = "cd" * 16
@@ -81,7 +81,7 @@ class Cluster:
         self.killed = asyncio.Event()
 
     async def __aenter__(self) -> "Cluster":
-        await self._append("log", "gateway@op", 0, say(log_says.LogOpened(id=LOG)))
+        await self._append("log", "gateway@op", 0, say(log_says.LogOpened(id=LOG, level=LEVEL)))
         for machine in self.names:
             writer = f"coordination@{machine}"
             await self._append("log", writer, 1, say(log_says.ActorOpened(nonce="n")))
