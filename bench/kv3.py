@@ -154,20 +154,31 @@ def serving(v2: bool) -> Iterator[list[Server]]:
 
 def _ours(folder: Path) -> Server:
     port = free_port()
+    return Server("ours", port, our_command(folder, port))
+
+
+def our_command(folder: Path, port: int) -> list[str]:
     here = ["--data", str(folder), "--etcd-listen", f"127.0.0.1:{port}", "--gateway-listen", "none"]
-    return Server("ours", port, [sys.executable, "-m", "node.cli.main", "up", *here])
+    return [sys.executable, "-m", "node.cli.main", "up", *here]
 
 
 def _etcd(version: str, folder: Path) -> Server:
     clients, peers = free_port(), free_port()
+    return Server(f"etcd {version}", clients, *etcd_command(version, folder, clients, peers))
+
+
+def etcd_command(
+    version: str, folder: Path, clients: int, peers: int, cluster: str = "", name: str = "default"
+) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of one member."""
     here, there = f"http://127.0.0.1:{clients}", f"http://127.0.0.1:{peers}"
     command = [str(servers.program("etcd", version)), "--data-dir", str(folder), "--log-level", "error"]
-    command += ["--listen-client-urls", here, "--advertise-client-urls", here, "--listen-peer-urls", there]
-    command += ["--initial-advertise-peer-urls", there, "--initial-cluster", f"default={there}"]
+    command += ["--name", name, "--listen-client-urls", here, "--advertise-client-urls", here]
+    command += ["--listen-peer-urls", there, "--initial-advertise-peer-urls", there]
+    command += ["--initial-cluster", cluster or f"{name}={there}"]
     if version == "3.4":
         command.append("--enable-v2")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
-    return Server(f"etcd {version}", clients, command, clean)
+    return command, {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
 
 
 def turn(program: Path, server: Server, work: Work, seconds: float) -> dict[str, Any]:

@@ -9,7 +9,6 @@ that leads. ``--flush``: Kafka syncs each record to disk (its default leaves tha
 
 import argparse
 import contextlib
-import os
 import shutil
 import sys
 import tempfile
@@ -17,10 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.kv3 import WORK, Server, Work, load, row, tool
+from bench.kv3 import WORK, Server, Work, etcd_command, load, our_command, row, tool
 from deploy.kafka.brokers import Brokers
 from tests.acceptance.harness import free_port
-from tests.foreign import servers
 
 #: What is to be reached here, by mode, connections and streams.
 REACH = {
@@ -42,9 +40,8 @@ def ours(folder: Path, flush: bool) -> Iterator[list[Server]]:
         found = []
         for number in range(3):
             port = free_port()
-            command = [sys.executable, "-m", "node.cli.main", "up", "--name", f"n{number}"]
-            command += ["--data", str(folder / f"n{number}"), "--log", f"kafka://{brokers.bootstrap}/bench"]
-            command += ["--etcd-listen", f"127.0.0.1:{port}", "--gateway-listen", "none"]
+            command = our_command(folder / f"n{number}", port)
+            command += ["--name", f"n{number}", "--log", f"kafka://{brokers.bootstrap}/bench"]
             server = Server("ours", port, command)
             stack.callback(server.end)
             found.append(server)
@@ -53,21 +50,14 @@ def ours(folder: Path, flush: bool) -> Iterator[list[Server]]:
 
 @contextlib.contextmanager
 def etcd(version: str, folder: Path) -> Iterator[list[Server]]:
-    peers = [f"http://127.0.0.1:{free_port()}" for _ in range(3)]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
+    ports = [(free_port(), free_port()) for _ in range(3)]
+    cluster = ",".join(f"n{number}=http://127.0.0.1:{peers}" for number, (_, peers) in enumerate(ports))
     with contextlib.ExitStack() as stack:
         found = []
-        for number, there in enumerate(peers):
-            port = free_port()
-            here = f"http://127.0.0.1:{port}"
-            command = [str(servers.program("etcd", version)), "--name", f"n{number}", "--log-level", "error"]
-            command += ["--data-dir", str(folder / f"n{number}"), "--listen-peer-urls", there]
-            command += ["--listen-client-urls", here, "--advertise-client-urls", here]
-            command += ["--initial-advertise-peer-urls", there]
-            command += ["--initial-cluster", ",".join(f"n{at}={url}" for at, url in enumerate(peers))]
-            if version == "3.4":
-                command.append("--enable-v2")
-            server = Server(f"etcd {version}", port, command, clean)
+        for number, (clients, peers) in enumerate(ports):
+            name = f"n{number}"
+            command = etcd_command(version, folder / name, clients, peers, cluster, name)
+            server = Server(f"etcd {version}", clients, *command)
             stack.callback(server.end)
             found.append(server)
         yield [server.ready() for server in found]
