@@ -25,21 +25,26 @@ async def stretch(log: Log, start: int, end: int) -> AsyncGenerator[list[Entry],
     if start >= end:
         return
     async with aclosing(log.tail(start)) as tail:
-        while True:
-            coming = asyncio.ensure_future(anext(tail, None))
-            while not (await asyncio.wait([coming], timeout=HOLE_AFTER_S))[0]:
-                if await log.end() >= end:  # it answers: nothing more is there
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
-                    return
-            batch = await coming
-            if batch is None:
-                return
+        while (batch := await _next(log, tail, end)) is not None:
             kept = [entry for entry in batch if entry.offset < end]
             if kept:
                 yield kept
             if len(kept) < len(batch) or kept[-1].offset >= end - 1:
                 return
+
+
+async def _next(log: Log, tail: AsyncGenerator[list[Entry], None], end: int) -> list[Entry] | None:
+    """What comes next; None if nothing more is there below ``end``. The tail isn't running when this ends."""
+    coming = asyncio.ensure_future(anext(tail, None))
+    try:
+        while not (await asyncio.wait([coming], timeout=HOLE_AFTER_S))[0]:
+            if await log.end() >= end:  # it answers
+                return None
+        return coming.result()
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
 
 def said(entry: Entry, *kinds: type[Data]) -> list[Data]:

@@ -2,8 +2,8 @@
 
 The rules, in the order in which they act:
 
-1. Messages go to one producer (acks=all, idempotent), which keeps the order of calls over retries. When a leader is lost
-   it may still write one again: a record counts once by its number (streams/replay.py, docs/decisions/0016).
+1. Messages go to one producer (acks=all, idempotent), which keeps the order of calls over retries. When a leader is
+   lost it may still write one again: a record counts once by its number (streams/replay.py, docs/decisions/0016).
 2. If one of them fails or runs out of time, the whole producer is *abandoned*: queue and flight are purged, its
    sockets closed, and only then do its appends end with OutcomeUnknown. So nothing of them can be sent again later;
    what was in a socket already may still land, and a new incarnation's barrier decides about that.

@@ -557,3 +557,20 @@ async def test_an_archive_of_another_log_is_refused_and_nothing_trimmed(log: Log
     with pytest.raises(ForeignLog, match="other records"):
         await tools.trim(log, 10, tmp_path / "archive", folds=("counting",), snapshots=tmp_path / "snapshots")
     assert await log.first() == 0
+
+
+async def test_who_is_cancelled_while_a_stretch_waits_is_cancelled_and_nothing_else() -> None:
+    """The tail was closed while it still ran, which is a RuntimeError."""
+    log = MemoryLog()
+    log.put(b"one")
+    log.skip(5)
+
+    async def read() -> None:
+        async for _ in stretch(log, 0, await log.end()):
+            pass
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
