@@ -160,7 +160,7 @@ class Shell:
         def wanted() -> int:
             return replica.offset if replica.resume else replica.offset + 1
 
-        tail = self.log.tail(wanted()) if handing is None else handing.tail(wanted(), None, wanted)
+        tail = self.log.tail(wanted()) if handing is None else handing.tail(wanted(), None, wanted, replica.streams)
         async for batch in tail:
             at = 0
             if replica.resume:
@@ -281,6 +281,8 @@ class Shell:
                     self._own[offset] = raw
             if replica.offset + 1 in self._own and not replica.resume:
                 self._apply_own()
+            elif self._own and self._handing is not None:
+                self._handing.hurry()
         self._drain()
 
     def _break(self, error: Exception) -> None:

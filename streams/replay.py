@@ -61,7 +61,7 @@ class Replica:
         self.resume = ""
         #: voids that stand further on in the log than what they void (see streams.voids.foreseen)
         self.foreseen: dict[int, str] = {}
-        self._streams: Collection[str] = fold.streams | {"log"}
+        self.streams: Collection[str] = fold.streams | {"log"}
         self._many = fold if isinstance(fold, ManyFold) else None
 
     @property
@@ -121,7 +121,7 @@ class Replica:
         log.time_ms = max(log.time_ms, record.time_ms)
         if offset in log.voided:
             return record, []
-        if record.stream not in self._streams:
+        if record.stream not in self.streams:
             if record.stream not in KNOWN_STREAMS:
                 raise Halt(Position(offset), f"stream {record.stream!r} is not known to this version")
             return record, []

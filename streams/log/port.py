@@ -11,6 +11,9 @@ from streams.records import Entry, Record
 
 #: The largest canonical record that any driver takes (Kafka's message limit of the topic, less its overhead).
 RECORD_BYTES_MAX = 4 * 1024 * 1024 - 4096
+#: Records of these streams are many, and who waits for them is in the process that writes them: the other ones are told
+#: of them this late, so that they read dozens at once. Five processes woken by each put cost more than it.
+QUIET, QUIET_S = frozenset({"kv"}), 0.1
 
 
 class LogError(Exception):
@@ -129,12 +132,21 @@ class Handing(Log, Protocol):
         ...
 
     def tail(
-        self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None
+        self,
+        start: int,
+        streams: Collection[str] | None = None,
+        passed: Callable[[], int] | None = None,
+        heeded: Collection[str] | None = None,
     ) -> AsyncGenerator[list[Entry], None]:
         """As the port's. ``passed``: the offset that its reader wants next, having had what is before it by ``hand``.
 
-        Entries below it may still come, if they were read before.
+        Entries below it may still come, if they were read before. ``heeded``: the streams that the reader acts on; of
+        new records of others alone it may be told QUIET_S late, many at once.
         """
+        ...
+
+    def hurry(self) -> None:
+        """Somebody waits for what the tails have not brought yet: QUIET_S is over."""
         ...
 
 

@@ -12,7 +12,7 @@ from streams.log.kafka.messages import HOLE, parts_of
 from streams.log.kafka.options import Address, Options, for_admin, for_consumer, parse_address, parse_options
 from streams.log.kafka.reader import ASK_TIMEOUT_S, Reader, watermarks
 from streams.log.kafka.writer import Writer
-from streams.log.port import ForeignLog, Landed, LogUnavailable
+from streams.log.port import QUIET, ForeignLog, Landed, LogUnavailable
 from streams.records import Entry, Record, parse
 
 #: Holes that are written at once.
@@ -37,6 +37,7 @@ class KafkaLog:
         self._consuming = for_consumer(address, options)
         self._writer = Writer(address, options, min_insync)
         self._asker = Consumer(self._consuming)
+        self._readers: set[Reader] = set()
 
     @classmethod
     async def open(cls, address: str, options: Mapping[str, str], checked: str = "") -> "KafkaLog":
@@ -78,14 +79,28 @@ class KafkaLog:
         self._writer.hand(records, landed)
 
     async def tail(
-        self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None
+        self,
+        start: int,
+        streams: Collection[str] | None = None,
+        passed: Callable[[], int] | None = None,
+        heeded: Collection[str] | None = None,
     ) -> AsyncGenerator[list[Entry], None]:
-        batches = Reader(self._consuming, self._address, start, streams, passed).batches()
+        is_patient = heeded is not None and not QUIET & set(heeded)
+        # a patient reader must not fetch ahead: each record would still be a fetch of its own
+        config = {**self._consuming, "queued.min.messages": 1} if is_patient else self._consuming
+        reader = Reader(config, self._address, start, streams, passed, is_patient)
+        self._readers.add(reader)
+        batches = reader.batches()
         try:
             async for batch in batches:
                 yield batch
         finally:
+            self._readers.discard(reader)
             await batches.aclose()
+
+    def hurry(self) -> None:
+        for reader in self._readers:
+            reader.hurry()
 
     async def first(self) -> int:
         return (await self._bounds())[0]

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.log.kafka.messages import is_hole, raw_of
 from streams.log.kafka.options import Address
-from streams.log.port import LogError, LogTruncated, LogUnavailable
+from streams.log.port import QUIET, QUIET_S, LogError, LogTruncated, LogUnavailable
 from streams.records import Entry
 
 BATCH_MAX = 1000
@@ -26,6 +26,7 @@ LAZY_S = 0.001
 #: was cut off knows an old end, and the one that follows it learns the newest a moment later.
 CONFIRM_S = 1.0
 
+_QUIET = frozenset(stream.encode() for stream in QUIET)
 _OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _GONE = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -45,7 +46,8 @@ class DamagedLog(LogError):
 class Reader:
     """One tail. ``batches`` yields until it is closed; a thread polls meanwhile.
 
-    ``passed``: what is below needn't be yielded (streams.log.port.Handing).
+    ``passed``: what is below needn't be yielded. ``is_patient``: at the end of the log, quiet records may come late
+    (streams.log.port.Handing).
     """
 
     def __init__(
@@ -55,12 +57,15 @@ class Reader:
         start: int,
         streams: Collection[str] | None,
         passed: Callable[[], int] | None = None,
+        is_patient: bool = False,
     ) -> None:
         self._config = config
         self._address = address
         self._at = start
         self._passed = passed
         self._is_lazy = False
+        self._is_patient = is_patient
+        self._is_hurried = False
         self._streams = None if streams is None else frozenset(stream.encode() for stream in streams)
         self._loop = asyncio.get_running_loop()
         self._ready: deque[list[Entry]] = deque()
@@ -121,8 +126,25 @@ class Reader:
                 messages = [message, *consumer.consume(BATCH_MAX - 1, 0)]
                 if not self._batch(consumer, messages):
                     return
+                if self._is_patient and self._may_wait(consumer, messages):
+                    with self._room:
+                        self._room.wait_for(lambda: self._stopping or self._is_hurried, QUIET_S)
+                        self._is_hurried = False
         finally:
             consumer.close()
+
+    def _may_wait(self, consumer: Consumer, messages: list[Message]) -> bool:
+        """Whether these were quiet ones, and no more is known to be there."""
+        if any(message.key() not in _QUIET for message in messages):
+            return False
+        _, end = consumer.get_watermark_offsets(TopicPartition(self._address.topic, 0), cached=True) or (0, 0)
+        return self._at >= end
+
+    def hurry(self) -> None:
+        if self._is_patient:
+            with self._room:
+                self._is_hurried = True
+                self._room.notify()
 
     def _batch(self, consumer: Consumer, messages: list[Message]) -> bool:
         """Hand over what came; False when the consumer must be made anew at the position."""

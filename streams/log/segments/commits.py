@@ -15,16 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from streams.log.memory import wanted
-from streams.log.port import LogError, OutcomeUnknown
+from streams.log.port import QUIET, QUIET_S, LogError, OutcomeUnknown
 from streams.log.segments.shared import Place, SharedEnd
 from streams.log.segments.wakeups import Ringer
 from streams.log.segments.writer import Writer
 
 #: One commit writes about this much at most.
 COMMIT_BYTES = 4 * 1024 * 1024
-#: Records of these streams are many, and who waits for them is in the process that writes them: the other ones are
-#: woken for them this late, so that they read dozens at once. Five processes woken by each put cost more than it.
-QUIET, QUIET_S = frozenset({"kv"}), 0.1
 #: A commit that takes longer than this isn't done on the loop's thread, judged by the last one.
 SLOW_S = 0.005
 

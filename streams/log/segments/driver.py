@@ -125,9 +125,14 @@ class SegmentsLog:
         self._commits.add_now(raws, told, still)
 
     async def tail(
-        self, start: int, streams: Collection[str] | None = None, passed: Callable[[], int] | None = None
+        self,
+        start: int,
+        streams: Collection[str] | None = None,
+        passed: Callable[[], int] | None = None,
+        heeded: Collection[str] | None = None,
     ) -> AsyncGenerator[list[Entry], None]:
-        """See the port, and Handing. Raises ForkedLog and DamagedLog too; ends when the log is closed."""
+        """See the port, and Handing: it is who writes that wakes others late. Raises ForkedLog and DamagedLog too; ends
+        when the log is closed."""
         self._check()
         self._listen()
         shared = self._shared
@@ -151,6 +156,9 @@ class SegmentsLog:
                 entries = [entry for entry in entries if wanted(entry.raw, streams)]
             if entries:
                 yield entries
+
+    def hurry(self) -> None:
+        self._wake()
 
     async def first(self) -> int:
         self._check()
