@@ -122,6 +122,42 @@ async def test_a_tail_that_passes_over_what_its_reader_has_brings_all_the_others
     await other.close()
 
 
+async def test_who_heeds_other_streams_reads_quiet_ones_late_but_reads_them_all_and_at_once_if_hurried(
+    subject: Subject, log: Handing
+) -> None:
+    read: list[Entry] = []
+    batches = 0
+    other = await subject.open()
+    assert isinstance(other, Handing)
+
+    async def follow() -> None:
+        nonlocal batches
+        async for batch in other.tail(0, None, None, {"cluster", "log"}):
+            read.extend(batch)
+            batches += 1
+
+    following, told = asyncio.ensure_future(follow()), Told()
+    for number in range(1, 201):
+        await told.hand(log, [record(number)], still=True)  # of the stream kv
+    await told.hand(log, [record(201, stream="cluster")])
+    async with asyncio.timeout(WAIT_S):
+        while len(read) < 201:
+            await asyncio.sleep(0.005)
+    assert read == told.entries
+    assert batches < 150, "many at once"
+    for number in range(202, 212):
+        await told.hand(log, [record(number)], still=True)
+        other.hurry()
+    async with asyncio.timeout(WAIT_S):
+        while len(read) < 211:
+            await asyncio.sleep(0.005)
+    assert read == told.entries
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    await other.close()
+
+
 async def test_what_a_closed_log_is_handed_is_refused(subject: Subject) -> None:
     log = await subject.open()
     if not isinstance(log, Handing):
