@@ -1,7 +1,9 @@
 """The suites of test_foreign.py again, against the three nodes of docker-compose.yml, each on an emptied store."""
 
 import contextlib
+import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,11 @@ from tests.acceptance.test_foreign import QUICK, brought, same
 from tests.cluster import parts
 from tests.foreign import emptied, golang, jetcd, proxies, servers, suites, walk
 from tests.foreign.walk import Where
+
+#: A proxy spreads calls over members, and one that hasn't applied what made a token refuses it once, in etcd's cluster
+#: and in ours: which of the calls that meets is chance. Its client tells of it, and asks again.
+TOKEN_REFUSED = re.compile(r"\{[^\n]*retrying of unary invoker failed[^\n]*invalid auth token[^\n]*\}\n")
+ATTEMPT = re.compile(r'"attempt":\d+')
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -66,7 +73,11 @@ def test_etcdctl_prints_the_same_through_etcds_proxy_before_three_members(endpoi
             Where(to_etcd.endpoint, spare.endpoint, etcd.endpoint),
             Where(to_ours.endpoint, another.endpoint, endpoints[0]),
         )
-    same(pairs)
+    same([(_calm(one), _calm(other)) for one, other in pairs])
+
+
+def _calm(seen: walk.Seen) -> walk.Seen:
+    return dataclasses.replace(seen, text=ATTEMPT.sub('"attempt":<n>', TOKEN_REFUSED.sub("", seen.text)))
 
 
 @pytest.mark.parametrize(("suite", "passed", "skipped"), [("etcd3gw", 39, 0), ("aetcd", 91, 2)])

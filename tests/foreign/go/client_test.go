@@ -83,9 +83,10 @@ func value(t *testing.T, kv clientv3.KV, ctx context.Context, key string) string
 func TestSessionEnds(t *testing.T) {
 	c, ctx, prefix := client(t)
 	s := session(t, c, 5)
-	_, err := c.Put(ctx, prefix, "alive", clientv3.WithLease(s.Lease()))
+	put, err := c.Put(ctx, prefix, "alive", clientv3.WithLease(s.Lease()))
 	must(t, err)
-	watched := c.Watch(ctx, prefix)
+	// the member that watches needn't have applied the put
+	watched := c.Watch(ctx, prefix, clientv3.WithRev(put.Header.Revision+1))
 	must(t, s.Close())
 	event := (<-watched).Events[0]
 	same(t, event.Type, clientv3.EventTypeDelete)
@@ -309,9 +310,12 @@ func TestOrdering(t *testing.T) {
 	for number := range 20 {
 		_, err := kv.Put(ctx, prefix, strconv.Itoa(number))
 		must(t, err)
+		// it keeps the order of reads, and of transactions; puts it doesn't note
+		_, err = kv.Get(ctx, prefix)
+		must(t, err)
 		got, err := kv.Get(ctx, prefix, clientv3.WithSerializable())
-		if err == nil && len(got.Kvs) == 0 {
-			t.Fatal("a read behind this client's own write")
+		if err == nil && (len(got.Kvs) == 0 || string(got.Kvs[0].Value) != strconv.Itoa(number)) {
+			t.Fatal("a read behind this client's own read")
 		}
 	}
 }
