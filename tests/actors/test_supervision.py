@@ -477,7 +477,7 @@ def test_the_nodes_writer_says_its_new_feature_level_at_the_start(start: Callabl
     node.live()
     segment = folder / "log" / "00000000000000000000.seg"
     node.until(lambda _: segment.exists() and b"actor.opened" in segment.read_bytes())
-    node.until(lambda _: last_writer(str(folder)).level == 1)
+    node.until(lambda _: last_writer(str(folder)).level == LEVEL)
 
 
 # -- the board ----------------------------------------------------------------------------------------------------

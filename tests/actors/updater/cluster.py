@@ -95,7 +95,8 @@ class Cluster:
             await running.stop()
 
     async def _append(self, stream: str, writer: str, incarnation: int, event: Event) -> None:
-        await self.log.append([Record(LOG, stream, writer, incarnation, 1, 0, encode([event]))])
+        seq = 1 + await self.log.end()  # grows, which is enough
+        await self.log.append([Record(LOG, stream, writer, incarnation, seq, 0, encode([event]))])
 
     def data(self, machine: str) -> Path:
         return self.folder / machine
