@@ -183,6 +183,10 @@ class LogState(msgspec.Struct):
     restarts: dict[str, int] = {}
     sessions: Sessions = msgspec.field(default_factory=Sessions)
 
+    def behind(self, level: int) -> list[str]:
+        """Writers that did not announce this feature level."""
+        return sorted(writer for writer, opened in self.writers.items() if opened.level < level)
+
 
 class Applied(NamedTuple):
     """One event that was applied (or voided: see outcome) and where it stood."""

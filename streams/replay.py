@@ -255,8 +255,7 @@ class Replica:
     def _raise_level(self, data: says.LevelRaised, context: Context) -> Outcome:
         if data.level <= self.log.level:
             return Rejected("level-not-higher", f"the feature level is {self.log.level} already")
-        behind = sorted(writer for writer, opened in self.log.writers.items() if opened.level < data.level)
-        if behind:
+        if behind := self.log.behind(data.level):
             return Rejected("level-not-announced", f"not announced by {', '.join(behind)}")
         if data.level > LEVEL:
             raise Halt(context.position, f"feature level {data.level} is newer than {LEVEL}; upgrade corelog")

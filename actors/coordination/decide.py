@@ -27,7 +27,7 @@ SUCCESSOR_S = 0.1
 
 def levels(log: LogState) -> list[Event]:
     """What the master says when all who write this log know a higher feature level than the one that it has."""
-    if log.level >= LEVEL or any(opened.level < LEVEL for opened in log.writers.values()):
+    if log.level >= LEVEL or log.behind(LEVEL):
         return []
     return [say(log_says.LevelRaised(LEVEL))]
 

@@ -135,7 +135,7 @@ class Port:
         self._servers.append(server)
 
     def hold(self) -> None:
-        """Clients connect, but aren't read from until :meth:`let_in`. Monitors and the node's own socket are."""
+        """Clients connect, but nobody looks at what they say until :meth:`let_in`; monitors and our own are served."""
         self._held = set()
 
     @property
@@ -251,8 +251,8 @@ class Front(asyncio.Protocol):
         name = self._port.welcome(transport)
         if name is None:
             transport.abort()
-            return
-        self._client_cn = name
+        else:
+            self._client_cn = name
 
     def resume(self) -> None:
         """What was held back is looked at."""

@@ -1,6 +1,5 @@
 """What goes on until it is interrupted, on a real node: ``corelog log -f``, ``--watch``, and the stream of events."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -14,23 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.test_up import ROOT, RealNode
+from tests.node.test_up import ROOT, RealNode, answering
 
 UNIT = "[Service]\nExecStart=/bin/sleep 1000\n"
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    made = RealNode(tmp_path_factory.mktemp("following") / "data", "--one-process")
-    made.start()
-    made.until(made.gateway_answers)
-    yield made
-    made.process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        made.process.wait(30)
-    made.process.kill()
-    made.process.wait()
-    made.gone()
+    with answering(tmp_path_factory.mktemp("following") / "data") as made:
+        yield made
 
 
 def command(node: RealNode, *words: str) -> list[str]:

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import signal
 import socket
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -16,21 +14,13 @@ import pytest
 from actors.kv.proto import etcd_pb2 as pb
 from node.gateway.guard import Users
 from tests.actors.kv.test_serving import Grpc
-from tests.node.test_up import RealNode
+from tests.node.test_up import RealNode, answering
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[RealNode]:
-    made = RealNode(tmp_path / "data", "--one-process", "--etcd", "bcrypt-cost=4")
-    made.start()
-    made.until(made.gateway_answers)
-    yield made
-    made.process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        made.process.wait(30)
-    made.process.kill()
-    made.process.wait()
-    made.gone()
+    with answering(tmp_path / "data", "--etcd", "bcrypt-cost=4") as made:
+        yield made
 
 
 def status(node: RealNode, path: str, token: str = "") -> int:

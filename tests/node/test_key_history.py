@@ -1,8 +1,6 @@
 """``corelog kv history``, ``blame`` and ``diff`` on a real node, by its own commands and etcd's port."""
 
-import contextlib
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -10,21 +8,13 @@ from typing import Any
 import pytest
 
 from tests.node.test_following import command
-from tests.node.test_up import ROOT, RealNode
+from tests.node.test_up import ROOT, RealNode, answering
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    made = RealNode(tmp_path_factory.mktemp("history") / "data", "--one-process")
-    made.start()
-    made.until(made.gateway_answers)
-    yield made
-    made.process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        made.process.wait(30)
-    made.process.kill()
-    made.process.wait()
-    made.gone()
+    with answering(tmp_path_factory.mktemp("history") / "data") as made:
+        yield made
 
 
 def corelog(node: RealNode, *words: str, code: int = 0) -> str:

@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +14,13 @@ import pytest
 from actors.kv.proto import etcd_pb2 as pb
 from node.cli.main import main
 from tests.actors.kv.test_serving import Grpc
-from tests.node.test_up import RealNode
+from tests.node.test_up import RealNode, answering
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    made = RealNode(tmp_path_factory.mktemp("travel") / "data", "--one-process")
-    made.start()
-    made.until(made.gateway_answers)
-    yield made
-    made.process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        made.process.wait(30)
-    made.process.kill()
-    made.process.wait()
-    made.gone()
+    with answering(tmp_path_factory.mktemp("travel") / "data") as made:
+        yield made
 
 
 def run(*words: str) -> tuple[int, bytes, str]:

@@ -1,30 +1,19 @@
 """``corelog kv policy`` on a real node, by the gateway and the kv replica's socket."""
 
-import contextlib
 import json
-import signal
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.node.test_key_history import corelog, told
-from tests.node.test_up import RealNode
+from tests.node.test_up import RealNode, answering
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    made = RealNode(tmp_path_factory.mktemp("policies") / "data", "--one-process")
-    made.start()
-    made.until(made.gateway_answers)
-    yield made
-    made.process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        made.process.wait(30)
-    made.process.kill()
-    made.process.wait()
-    made.gone()
+    with answering(tmp_path_factory.mktemp("policies") / "data") as made:
+        yield made
 
 
 def policies(node: RealNode, *words: str) -> dict[Any, dict[str, Any]]:

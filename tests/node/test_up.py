@@ -90,6 +90,16 @@ class RealNode:
                         found[int(entry.name)] = (entry / "comm").read_text().strip()
         return found
 
+    def end(self) -> None:
+        """In order if it can; nothing of it is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(30)
+        self.process.kill()
+        self.process.wait()
+        self.gone()
+
     def gone(self) -> None:
         until_s = time.monotonic() + 10
         while left := self.mine():
@@ -97,18 +107,22 @@ class RealNode:
             time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def answering(data: Path, *flags: str) -> Iterator[RealNode]:
+    """A node in one process, whose gateway answers."""
+    made = RealNode(data, "--one-process", *flags)
+    made.start()
+    made.until(made.gateway_answers)
+    yield made
+    made.end()
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[RealNode]:
     made = RealNode(tmp_path / "data")
     made.start()
     yield made
-    if made.process.poll() is None:
-        made.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            made.process.wait(30)
-    made.process.kill()
-    made.process.wait()
-    made.gone()
+    made.end()
 
 
 def test_it_lives_through_the_death_of_each_of_its_processes(node: RealNode) -> None:
