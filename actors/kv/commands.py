@@ -4,11 +4,13 @@ Commands of one turn of the loop become one record; while records are under way,
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
 
 from actors.host import Unresolved, Unwritten
+from actors.kv.company import Company
 from actors.kv.unsent import NotSent as NotSent
 from actors.kv.unsent import OutcomeUnknown as OutcomeUnknown
 from actors.kv.unsent import TooLarge as TooLarge
@@ -26,12 +28,22 @@ BATCH_BYTES_MAX = 512 * 1024
 #: etcd five seconds and two of its election timeouts.
 TIMEOUT_S = 7.0
 SWEEP_S = 0.25
-#: Who was just answered often comes again at once: so long a small record waits for them, and after it waited in vain,
-#: so many records don't.
-COMPANY_S = 0.001
-ALONE_MIN, ALONE_MAX = 16, 1024
+#: So long a record waits for those who were just answered (:mod:`actors.kv.company`): this, or a part of the time that
+#: a record takes on a log where that is longer, up to a maximum.
+COMPANY_S, COMPANY_PART, COMPANY_MAX_S = 0.001, 0.25, 0.005
+#: The loop's timers are no finer than a millisecond: what is shorter is waited for turn by turn.
+TIMER_S = 0.0015
+#: On a log that takes several records at once, fewer commands than these don't make another one while one is under way.
+SECOND_MIN = 64
 #: Commands that may wait for their record: as many as etcd lets go unapplied.
 WAITING_MAX = 5000
+
+
+def patience_s(shell: Shell) -> float:
+    """How long a record waits at most for those who were answered."""
+    if shell.one_at_a_time:
+        return COMPANY_S
+    return min(max(COMPANY_S, COMPANY_PART * shell.host.log_latency_s), COMPANY_MAX_S)
 
 
 #: Called once with what the command came to.
@@ -98,12 +110,8 @@ class Commands:
         self._dead_sweeps = 0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
-        #: connections that the last record answered and that haven't come again, and when it did
-        self._awaited: set[int] = set()
-        self._answered_s = 0.0
-        self._waits = False
-        #: records that don't wait for company any more, and how many it will be after the next time in vain
-        self._hasty, self._haste = 0, ALONE_MIN
+        self.company = Company()
+        self._waking: asyncio.TimerHandle | None = None
         self._alone = shell.one_at_a_time
         if self._alone:
             shell.on_durable = self._fill
@@ -120,7 +128,7 @@ class Commands:
             self._loop.call_soon(answer, TooMany(f"{WAITING_MAX} commands wait already; nothing was sent"))
             return
         self._queue.append(_Waiting(event, size, answer, self._loop.time(), who))
-        self._awaited.discard(who)
+        self.company.came(who)
         self._schedule()
 
     def wake(self) -> None:
@@ -131,6 +139,8 @@ class Commands:
     def close(self) -> None:
         """Refuse what wasn't sent; what was is answered by the host's own stop."""
         self._timer.cancel()
+        if self._waking is not None:
+            self._waking.cancel()
         queue, self._queue = self._queue, []
         for waiting in queue:
             waiting.answer(NotSent("the node stops"))
@@ -152,26 +162,28 @@ class Commands:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._alone and self._lacks_company():
-            self._schedule()
+        if not self._queue or (self._under_way and not self._may_be_second()):
+            return
+        if not self._under_way and (lacks_s := self.company.lacks_s(time.perf_counter(), patience_s(self._shell))):
+            self._schedule_in(lacks_s)
         else:
             self._send(1 if self._alone else UNDER_WAY_MAX)
 
-    def _lacks_company(self) -> bool:
-        """Whether a record that were sent now would soon have company: those who were answered just now."""
-        if self._under_way or not self._queue:
+    def _may_be_second(self) -> bool:
+        if self._alone:
             return False
-        if not self._awaited:
-            if self._waits:
-                self._waits, self._haste = False, ALONE_MIN
-            return False
-        if self._hasty:
-            self._hasty -= 1
-            return False
-        waited, self._waits = self._waits, time.perf_counter() - self._answered_s < COMPANY_S
-        if waited and not self._waits:  # in vain
-            self._hasty, self._haste = self._haste, min(2 * self._haste, ALONE_MAX)
-        return self._waits
+        return len(self._queue) >= SECOND_MIN or sum(waiting.size for waiting in self._queue) > BATCH_BYTES_MAX
+
+    def _schedule_in(self, wait_s: float) -> None:
+        """Whoever comes meanwhile is a reason to look, too."""
+        if wait_s < TIMER_S:
+            self._schedule()
+        elif self._waking is None:
+            self._waking = self._loop.call_later(wait_s, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._waking = None
+        self._flush()
 
     def _fill(self) -> None:
         """The record under way is durable."""
@@ -202,9 +214,8 @@ class Commands:
                 self.turn.end()
         if self._stuck and not any(other.answered for other in self._under_way):
             self._stuck = False
-        if self._alone and len(batch.waiting) <= self._shell.still_max:
-            self._awaited = {waiting.who for waiting in batch.waiting if waiting.who}
-            self._answered_s = time.perf_counter()
+        if not self._alone or len(batch.waiting) <= self._shell.still_max:
+            self.company.answered((waiting.who for waiting in batch.waiting), time.perf_counter())
         if self._queue:
             self._schedule()
 
@@ -246,18 +257,23 @@ class Commands:
 
 
 class Reads:
-    """Linearizable reads: those that wait together share a barrier."""
+    """Linearizable reads: those that wait together share a barrier. Where that is a record, they wait for company."""
 
     def __init__(self, shell: Shell, turn: Turn, timeout_s: float | None = None) -> None:
         self._shell = shell
         self._turn = turn
         self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
-        self._waiting: list[Callable[[NotSent | None], None]] = []
+        self._waiting: list[tuple[Callable[[NotSent | None], None], int]] = []
         self._task: asyncio.Task[None] | None = None
+        self._company = None if shell.log.end_is_linearizable else Company()
+        self._came = asyncio.Event()
 
-    def linearizable(self, answer: Callable[[NotSent | None], None]) -> None:
-        """``answer(None)`` when all that was acknowledged before now is applied here."""
-        self._waiting.append(answer)
+    def linearizable(self, answer: Callable[[NotSent | None], None], who: int = 0) -> None:
+        """``answer(None)`` when all that was acknowledged before now is applied here. ``who``: as of a command."""
+        self._waiting.append((answer, who))
+        if self._company is not None:
+            self._company.came(who)
+            self._came.set()
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
 
@@ -268,16 +284,27 @@ class Reads:
     async def _run(self) -> None:
         try:
             while self._waiting:
+                if self._company is not None:
+                    await self._gather(self._company)
                 waiting, self._waiting = self._waiting, []
                 error = await self._barrier()
                 self._turn.begin()
                 try:
-                    for answer in waiting:
+                    for answer, _ in waiting:
                         answer(error)
                 finally:
                     self._turn.end()
+                if self._company is not None:
+                    self._company.answered((who for _, who in waiting), time.perf_counter())
         finally:
             self._task = None
+
+    async def _gather(self, company: Company) -> None:
+        while lacks_s := company.lacks_s(time.perf_counter(), patience_s(self._shell)):
+            self._came.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(lacks_s):
+                    await self._came.wait()
 
     async def _barrier(self) -> NotSent | None:
         try:

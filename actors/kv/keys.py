@@ -69,7 +69,7 @@ class Keys:
         elif self._is_local(exchange, asked):
             self._answer(exchange, asked)
         else:
-            self._reads.linearizable(lambda error: self._answer(exchange, asked, error))
+            self._reads.linearizable(lambda error: self._answer(exchange, asked, error), id(exchange.connection))
 
     def _guarded(self, exchange: Exchange, path: str, asked: request.Asked) -> None:
         """v2's auth is on: who asks must be let."""

@@ -20,7 +20,7 @@ _PARTS = {
     "actors/kv/rpc": "asked brief json_short keys service told",
     "actors/kv/v2": "get request",
     "actors/kv/v3": "ranges revs store txn",
-    "actors/kv": "commands exchange gateway history http1 keys pages routes state",
+    "actors/kv": "commands company exchange gateway history http1 keys pages routes state",
     "actors": "host",
     "streams": "records replay took",
     "streams/log/segments": "commits frames shared writer",

@@ -342,7 +342,7 @@ class Rpc:
             except Exception:
                 failed(call)
 
-        self.reads.linearizable(caught_up)
+        self.reads.linearizable(caught_up, id(call.connection))
 
     async def linearizable(self) -> None:
         """Raises V3Error."""

@@ -7,6 +7,7 @@ import pytest
 
 from actors.kv import commands as module
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown
+from actors.kv.company import ALONE_MIN
 from streams.log.segments import SegmentsLog
 from streams.replay import Applied
 from tests.actors.test_shell import Make, Node, node, put, until
@@ -59,11 +60,11 @@ async def test_who_stays_away_is_waited_for_ever_less_often(one: Node, monkeypat
     """Each wait in vain lets twice as many records go at once."""
     monkeypatch.setattr(module, "COMPANY_S", 0.05)
     commands = Commands(one.shell)
-    for _ in range(3 + module.ALONE_MIN + 2 * module.ALONE_MIN):
+    for _ in range(3 + ALONE_MIN + 2 * ALONE_MIN):
         gone = Client(commands, 1, 1, turns=1)
         busy = Client(commands, 2, 2, turns=1)
         await until(lambda gone=gone, busy=busy: not gone.left and not busy.left)  # type: ignore[misc]
-    assert commands._haste == 8 * module.ALONE_MIN
+    assert commands.company.haste == 8 * ALONE_MIN
     commands.close()
 
 
@@ -71,10 +72,10 @@ async def test_who_comes_later_had_not_been_waited_for(one: Node, monkeypatch: p
     """Whoever was answered long ago isn't missed, and that he isn't there is nobody's wait in vain."""
     monkeypatch.setattr(module, "COMPANY_S", 0.0)
     commands = Commands(one.shell)
-    for _ in range(2 * module.ALONE_MIN):
+    for _ in range(2 * ALONE_MIN):
         gone, late = Client(commands, 1, 1, turns=1), Client(commands, 2, 2, turns=1)
         await until(lambda gone=gone, late=late: not gone.left and not late.left)  # type: ignore[misc]
-    assert (commands._hasty, commands._haste) == (0, module.ALONE_MIN)
+    assert (commands.company.is_hasty, commands.company.haste) == (False, ALONE_MIN)
     commands.close()
 
 
