@@ -19,6 +19,8 @@ from tests.storm.faults import Faults
 from tests.storm.watchers import Watcher
 
 CLIENTS, HOLDERS, WATCHERS = 48, 4, 4
+#: A slow machine may take so many times the minutes asked for to come to the operations and faults asked for.
+LONGEST = 3
 #: The longest TTL that is asked for, and a new master's election.
 LEASES_END_S = 12.0
 TOLD_S = 60.0
@@ -27,6 +29,8 @@ TOLD_S = 60.0
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.storm")
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--operations", type=int, default=0, help="goes on until there were so many")
+    parser.add_argument("--each", type=int, default=0, help="goes on until each kind of fault came so often")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--rest-ms", type=float, default=15, help="how long a client rests between two requests")
     parser.add_argument("--only", default="", help="only faults with this word: killed, stopped, master …")
@@ -78,8 +82,12 @@ async def _storm(cluster: Cluster, asked: argparse.Namespace) -> judge.Story:
     faults = Faults(cluster, asked.seed, asked.only)
     print(f"seed {asked.seed}", flush=True)
     began_s = time.monotonic()
-    end_s = began_s + 60 * asked.minutes
-    storming = asyncio.create_task(faults.run(end_s))
+
+    def is_over() -> bool:
+        lasted = (time.monotonic() - began_s) / 60 / asked.minutes
+        return lasted > LONGEST or (lasted > 1 and len(notes.ops) >= asked.operations and faults.rarest >= asked.each)
+
+    storming = asyncio.create_task(faults.run(is_over))
     try:
         # a client that ends now has met what none should meet
         await asyncio.wait([storming, *working, *watching], return_when=asyncio.FIRST_COMPLETED)

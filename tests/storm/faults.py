@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from tests.storm.cluster import Cluster, Node
 
@@ -23,9 +24,14 @@ class Faults:
         self.told: list[str] = []
         self._began_s = time.monotonic()
 
-    async def run(self, end_s: float) -> None:
-        """Until then (of the monotonic clock); all is mended when it returns. Nodes and brokers at once."""
-        await asyncio.gather(self._to_nodes(end_s), self._to_brokers(end_s))
+    async def run(self, is_over: Callable[[], bool]) -> None:
+        """Until then; all is mended when it returns. Nodes and brokers at once."""
+        await asyncio.gather(self._to_nodes(is_over), self._to_brokers(is_over))
+
+    @property
+    def rarest(self) -> int:
+        """How often the kind came that came least."""
+        return min(self.done[kind] for kind in NODE_FAULTS + BROKER_FAULTS if self._only in kind)
 
     def _note(self, kind: str, member: str) -> None:
         self.done[kind] += 1
@@ -37,11 +43,11 @@ class Faults:
 
     # -- nodes ------------------------------------------------------------------------------------------------
 
-    async def _to_nodes(self, end_s: float) -> None:
+    async def _to_nodes(self, is_over: Callable[[], bool]) -> None:
         rng, kinds = self._nodes, list[str]()
         while True:
             await asyncio.sleep(rng.uniform(0.5, 3))
-            if time.monotonic() > end_s:
+            if is_over():
                 return
             kinds = kinds or self._kinds(NODE_FAULTS, rng)
             kind = kinds.pop()
@@ -77,11 +83,11 @@ class Faults:
 
     # -- brokers ----------------------------------------------------------------------------------------------
 
-    async def _to_brokers(self, end_s: float) -> None:
+    async def _to_brokers(self, is_over: Callable[[], bool]) -> None:
         rng, kinds = self._brokers, list[str]()
         while True:
             await asyncio.sleep(rng.uniform(1, 4))
-            if time.monotonic() > end_s:
+            if is_over():
                 return
             kinds = kinds or self._kinds(BROKER_FAULTS, rng)
             kind = kinds.pop()
