@@ -44,9 +44,14 @@ test-all: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench
 
-# The compiled form. The interpreter counts, too: PYTHON=/usr/bin/python3 VENV=.venv-usr takes Debian's.
+# The better part of an hour. The compiled form. The interpreter counts, too: PYTHON=/usr/bin/python3 VENV=.venv-usr takes Debian's.
 bench-kv: native
 	$(BIN)/python -m bench.kv3
+	$(BIN)/python -m bench.watch3
+	$(BIN)/python -m bench.million3
+	$(BIN)/python -m bench.leases3
+	$(BIN)/python -m bench.steady3
+	$(BIN)/python -m bench.kv3three
 
 # 1,000 small faults in the pure modules of actors/kv, of which the tests are to notice 90%: the better part of an hour.
 mutation: native-clean

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.acceptance.harness import free_port
+from tests.actors.kv.pki import Authority
 from tests.foreign import servers
 
 KEYS, VALUE_BYTES = 100_000, 256
@@ -34,7 +36,7 @@ SOURCES = Path(__file__).parent / "load3"
 
 
 class Work(NamedTuple):
-    """``writes``: each answer is a revision."""
+    """``writes``: each answer is a revision. ``tls``: by TLS, with a certificate of the server's."""
 
     what: str
     mode: str
@@ -42,6 +44,7 @@ class Work(NamedTuple):
     streams: int
     reach: float
     writes: bool
+    tls: bool = False
 
 
 WORK = (
@@ -54,13 +57,22 @@ WORK = (
     Work("txn (compare + put + get), 16×16", "txn", 16, 16, 1.5, True),
     Work("v2 put, 64", "v2put", 64, 1, 1.5, True),
 )
+#: On servers of their own.
+TLS = (
+    Work("gRPC put, 16×16, TLS", "put", 16, 16, 1.0, True, True),
+    Work("linearizable range, 16×16, TLS", "range", 16, 16, 1.0, False, True),
+)
+_UNCHECKED = ssl.create_default_context()
+_UNCHECKED.check_hostname, _UNCHECKED.verify_mode = False, ssl.CERT_NONE
 
 
 class Server:
-    """A process group that can be stopped and go on."""
+    """A process group that can be stopped and go on. ``tls``: it answers no other requests."""
 
-    def __init__(self, name: str, port: int, command: list[str], environment: dict[str, str] | None = None) -> None:
-        self.name, self.port = name, port
+    def __init__(
+        self, name: str, port: int, command: list[str], environment: dict[str, str] | None = None, tls: bool = False
+    ) -> None:
+        self.name, self.port, self.tls = name, port, tls
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -72,27 +84,31 @@ class Server:
 
     def ready(self) -> "Server":
         for _ in range(300):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self._url}/health", timeout=5):
+            with contextlib.suppress(OSError), self._open("/health", 5):
                 return self
             time.sleep(0.1)
         raise SystemExit(f"{self.name} doesn't serve on port {self.port}")
 
     @property
     def _url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+
+    def _open(self, request: str | urllib.request.Request, timeout_s: float = 10) -> Any:
+        request = request if isinstance(request, urllib.request.Request) else f"{self._url}{request}"
+        return urllib.request.urlopen(request, timeout=timeout_s, context=_UNCHECKED)
 
     def revision(self, v2: bool) -> int:
         if v2:
-            with urllib.request.urlopen(f"{self._url}/v2/keys/", timeout=10) as answer:
+            with self._open("/v2/keys/") as answer:
                 return int(answer.headers["X-Etcd-Index"])
         ask = json.dumps({"key": base64.b64encode(b"\0").decode()}).encode()
         kind = {"content-type": "application/json"}
         request = urllib.request.Request(f"{self._url}/v3/kv/range", ask, kind)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with self._open(request) as answer:
             return int(json.loads(answer.read())["header"]["revision"])
 
     def page(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"{self._url}{path}", timeout=10) as answer:
+        with self._open(path) as answer:
             return bytes(answer.read())
 
     def stop(self) -> None:
@@ -122,29 +138,32 @@ def tool() -> Path:
     if program.exists():
         return program
     if shutil.which("cc") is None:
-        raise SystemExit("bench.kv3 needs a C compiler and libnghttp2 (Debian: gcc, libnghttp2-dev)")
+        raise SystemExit(
+            "bench.kv3 needs a C compiler, libnghttp2 and OpenSSL (Debian: gcc, libnghttp2-dev, libssl-dev)"
+        )
     program.parent.mkdir(parents=True, exist_ok=True)
     beside = program.with_suffix(f".{os.getpid()}")
     flags = ["-O2", "-D_GNU_SOURCE", "-Wno-deprecated-declarations"]
     made = subprocess.run(
-        ["cc", *flags, "-o", beside, *(one for one in sources if one.suffix == ".c"), "-lnghttp2"],
+        ["cc", *flags, "-o", beside, *(one for one in sources if one.suffix == ".c"), "-lnghttp2", "-lssl", "-lcrypto"],
         capture_output=True,
         text=True,
         check=False,
     )
     if made.returncode:
-        raise SystemExit(f"load3 can't be built (Debian: gcc, libnghttp2-dev):\n{made.stderr}")
+        raise SystemExit(f"load3 can't be built (Debian: gcc, libnghttp2-dev, libssl-dev):\n{made.stderr}")
     os.replace(beside, program)
     return program
 
 
 @contextlib.contextmanager
-def serving(v2: bool) -> Iterator[list[Server]]:
-    """Ours first, then the peers, each on an empty folder of this disk, all but none stopped."""
+def serving(v2: bool, tls: bool = False) -> Iterator[list[Server]]:
+    """Ours first, then the peers, each on an empty folder of this disk, all stopped."""
     with tempfile.TemporaryDirectory(dir=".", prefix=".bench-kv3-") as text, contextlib.ExitStack() as stack:
         folder, found = Path(text).absolute(), []
+        pair = Authority(folder).sign("server")[:2] if tls else ()
         for name in ("ours", "3.4") if v2 else ("ours", "3.5.1", "3.7"):
-            server = _ours(folder / name) if name == "ours" else _etcd(name, folder / name)
+            server = _ours(folder / name, pair) if name == "ours" else _etcd(name, folder / name, pair)
             stack.callback(server.end)
             found.append(server.ready())
         for server in found:
@@ -152,9 +171,12 @@ def serving(v2: bool) -> Iterator[list[Server]]:
         yield found
 
 
-def _ours(folder: Path) -> Server:
+def _ours(folder: Path, pair: tuple[str, ...]) -> Server:
     port = free_port()
-    return Server("ours", port, our_command(folder, port))
+    flags = [
+        word for key, file in zip(("cert-file", "key-file"), pair, strict=False) for word in ("--etcd", f"{key}={file}")
+    ]
+    return Server("ours", port, [*our_command(folder, port), *flags], tls=bool(pair))
 
 
 def our_command(folder: Path, port: int) -> list[str]:
@@ -162,9 +184,14 @@ def our_command(folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "node.cli.main", "up", *here]
 
 
-def _etcd(version: str, folder: Path) -> Server:
+def _etcd(version: str, folder: Path, pair: tuple[str, ...]) -> Server:
     clients, peers = free_port(), free_port()
-    return Server(f"etcd {version}", clients, *etcd_command(version, folder, clients, peers))
+    command, environment = etcd_command(version, folder, clients, peers)
+    if pair:
+        here = f"https://127.0.0.1:{clients}"
+        command += ["--listen-client-urls", here, "--advertise-client-urls", here]
+        command += ["--cert-file", pair[0], "--key-file", pair[1]]
+    return Server(f"etcd {version}", clients, command, environment, bool(pair))
 
 
 def etcd_command(
@@ -191,11 +218,21 @@ def turn(program: Path, server: Server, work: Work, seconds: float) -> dict[str,
         server.stop()
 
 
-def load(program: Path, server: Server, ports: str, work: Work, seconds: float) -> dict[str, Any]:
-    """Raises SystemExit: an answer was wrong, or one that was given isn't in the store."""
+def load(
+    program: Path, server: Server, ports: str, work: Work, seconds: float, keys: int = KEYS, rate: float = 0
+) -> dict[str, Any]:
+    """Raises SystemExit: an answer was wrong, or one that was given isn't in the store. ``rate``: of an open loop."""
     v2 = work.mode == "v2put"
     before = server.revision(v2) if work.writes else 0
-    words = [ports, work.mode, work.connections, work.streams, seconds, KEYS, VALUE_BYTES]
+    words = [
+        f"tls:{ports}" if work.tls else ports,
+        work.mode,
+        work.connections,
+        work.streams,
+        seconds,
+        KEYS,
+        VALUE_BYTES,
+    ]
     done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=True)
     told: dict[str, Any] = json.loads(done.stdout)
     if told["errors"]:
@@ -236,19 +273,19 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="only those whose name has one of these words, with commas")
     asked = parser.parse_args()
     words = [word for word in asked.rows.split(",") if word]
-    rows = [work for work in WORK if not words or any(word in work.what for word in words)]
+    rows = [work for work in WORK + TLS if not words or any(word in work.what for word in words)]
     program = tool()
     print(
         "| work, 256 B values | ours, one node, embedded log | etcd | ratio | reach | met |\n|---|---|---|---|---|---|"
     )
-    for v2 in (False, True):
-        some = [work for work in rows if (work.mode == "v2put") == v2]
+    for v2, tls in ((False, False), (True, False), (False, True)):
+        some = [work for work in rows if (work.mode == "v2put", work.tls) == (v2, tls)]
         if not some:
             continue
-        with serving(v2) as all_servers:
+        with serving(v2, tls) as all_servers:
             if not v2:
                 for server in all_servers:  # so that ranges find keys
-                    turn(program, server, WORK[2], asked.seconds)
+                    turn(program, server, TLS[0] if tls else WORK[2], asked.seconds)
             for work in some:
                 print(measured(program, all_servers, work, asked.rounds, asked.seconds), flush=True)
 

@@ -48,7 +48,7 @@ def measured(name: str, folder: Path, keys: int) -> Told:
     server = start()
     try:
         server.ready()
-        loaded_s = _load(server.port, keys)
+        loaded_s = fill(server.port, keys)
         if name == "ours":
             words = [sys.executable, "-m", "node.cli.main", "log", "snapshot", "--data", str(folder)]
             subprocess.run(words, check=True, capture_output=True)
@@ -68,7 +68,8 @@ def measured(name: str, folder: Path, keys: int) -> Told:
         server.end()
 
 
-def _load(port: int, keys: int) -> float:
+def fill(port: int, keys: int, name: bytes = b"%08d") -> float:
+    """So many keys, by transactions; how long it took."""
     began_s = time.monotonic()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call: Callable[..., grpc.Future] = channel.unary_unary(
@@ -77,9 +78,7 @@ def _load(port: int, keys: int) -> float:
         under_way: list[grpc.Future] = []
         for first in range(0, keys, BATCH):
             puts = [
-                pb.RequestOp(
-                    request_put=pb.PutRequest(key=b"%08d" % number, value=b"%08d" % number * (VALUE_BYTES // 8))
-                )
+                pb.RequestOp(request_put=pb.PutRequest(key=name % number, value=b"%08d" % number * (VALUE_BYTES // 8)))
                 for number in range(first, first + BATCH)
             ]
             under_way.append(call(pb.TxnRequest(success=puts), timeout=60))

@@ -36,6 +36,11 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
+def has_joined(path: Path) -> bool:
+    """Whether a node of this data folder joined a log before."""
+    return (path / "log-id").exists()
+
+
 class FolderError(Exception):
     """The data folder can't be used; nothing was changed in it. ``exit_code`` as the command line's."""
 

@@ -68,7 +68,7 @@ static void answered(struct connection *c) {
 
 int h1_ready(struct connection *c, int readable) {
   while (readable && c->under_way) {
-    ssize_t size = read(c->fd, c->in + c->got, sizeof c->in - 1 - c->got);
+    ssize_t size = wire_read(c->fd, c->in + c->got, sizeof c->in - 1 - c->got);
     if (size < 0 && errno == EAGAIN) break;
     if (size <= 0) {
       failed("the connection ended", "");
@@ -78,7 +78,7 @@ int h1_ready(struct connection *c, int readable) {
     if (whole(c)) answered(c);
   }
   while (c->under_way && c->sent < c->length) {
-    ssize_t size = write(c->fd, c->out + c->sent, c->length - c->sent);
+    ssize_t size = wire_write(c->fd, c->out + c->sent, c->length - c->sent);
     if (size < 0) return errno == EAGAIN ? 0 : -1;
     c->sent += (size_t)size;
   }

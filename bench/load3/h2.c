@@ -39,7 +39,7 @@ static ssize_t read_body(nghttp2_session *session, int32_t stream, uint8_t *out,
 #define FIELD(name, value) \
   { (uint8_t *)(name), (uint8_t *)(value), sizeof(name) - 1, strlen(value), NGHTTP2_NV_FLAG_NONE }
 
-static void begin(struct slot *slot) {
+static void begin(struct slot *slot, uint64_t began_ns) {
   static const char *paths[] = {"/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Txn"};
   nghttp2_nv fields[] = {FIELD(":method", "POST"),
                          FIELD(":scheme", "http"),
@@ -53,7 +53,7 @@ static void begin(struct slot *slot) {
   slot->sent = 0;
   slot->status = -1;
   slot->message[0] = 0;
-  slot->began_ns = now_ns();
+  slot->began_ns = began_ns;
   if (nghttp2_submit_request(slot->of->session, NULL, fields, sizeof fields / sizeof *fields, &body, slot) < 0) {
     failed("submit", "");
     return;
@@ -87,7 +87,8 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t code, voi
   } else {
     failed("grpc-status", slot->message);
   }
-  if (now_ns() < work.until_ns) begin(slot);
+  uint64_t now = now_ns();
+  if (work.every_ns == 0 && now < work.until_ns) begin(slot, now);
   return 0;
 }
 
@@ -106,7 +107,7 @@ struct connection *h2_open(int fd) {
   c->slots = calloc((size_t)work.streams, sizeof *c->slots);
   for (int at = 0; at < work.streams; at++) {
     c->slots[at].of = c;
-    begin(&c->slots[at]);
+    if (work.every_ns == 0) begin(&c->slots[at], now_ns());
   }
   return c;
 }
@@ -126,7 +127,7 @@ static int write_out(struct connection *c) {
       if (size < 0) return -1;
       if (c->length == 0) return 0;
     }
-    ssize_t wrote = write(c->fd, c->out + c->sent, c->length - c->sent);
+    ssize_t wrote = wire_write(c->fd, c->out + c->sent, c->length - c->sent);
     if (wrote < 0) return errno == EAGAIN ? 0 : -1;
     c->sent += (size_t)wrote;
   }
@@ -135,7 +136,7 @@ static int write_out(struct connection *c) {
 int h2_ready(struct connection *c, int readable) {
   static uint8_t buffer[1 << 18];
   while (readable) {
-    ssize_t size = read(c->fd, buffer, sizeof buffer);
+    ssize_t size = wire_read(c->fd, buffer, sizeof buffer);
     if (size < 0 && errno == EAGAIN) break;
     if (size <= 0 || nghttp2_session_mem_recv(c->session, buffer, (size_t)size) < 0) {
       failed("the connection ended", "");
@@ -144,6 +145,16 @@ int h2_ready(struct connection *c, int readable) {
     if (size < (ssize_t)sizeof buffer) break;
   }
   return write_out(c);
+}
+
+int h2_begin(struct connection *c, uint64_t due_ns) {
+  for (int at = 0; at < work.streams; at++) {
+    if (c->slots[at].under_way) continue;
+    begin(&c->slots[at], due_ns);
+    if (write_out(c) < 0) failed("the connection ended", "");
+    return 1;
+  }
+  return 0;
 }
 
 int h2_wants_write(struct connection *c) { return c->sent < c->length || nghttp2_session_want_write(c->session); }

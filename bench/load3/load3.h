@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum mode { PUT, RANGE, TXN, JSON_PUT, JSON_RANGE, V2_PUT, WATCH };
 
@@ -12,6 +13,7 @@ struct work {
   int connections, streams, value_bytes;
   long keys;
   uint64_t until_ns; /* no request begins after it */
+  uint64_t every_ns; /* one begins so often, whatever is still under way; 0: when the one before is answered */
 };
 
 struct outcome {
@@ -29,6 +31,11 @@ uint64_t next_random(void);
 void succeeded(uint64_t began_ns);
 void failed(const char *why, const char *more);
 int connected(int port);
+/* The bytes of its socket, see tls.c. */
+void use_tls(void);
+void wire_open(int fd);
+ssize_t wire_read(int fd, void *out, size_t room);
+ssize_t wire_write(int fd, const void *data, size_t size);
 /* Watchers, see watch.c: how many puts there were. */
 long run_watch(int port, double seconds);
 
@@ -49,5 +56,7 @@ int h2_wants_write(struct connection *c);
 int h1_wants_write(struct connection *c);
 int h2_idle(struct connection *c);
 int h1_idle(struct connection *c);
+/* Begins a call that was due at a time and sends it: 0 if all of the connection's calls are under way, else 1. */
+int h2_begin(struct connection *c, uint64_t due_ns);
 
 #endif

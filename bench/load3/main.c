@@ -1,10 +1,11 @@
-/* A closed loop of requests at etcd's interface, for a time: load3 PORTS MODE CONNECTIONS STREAMS SECONDS KEYS BYTES
+/* Requests in a closed loop at etcd's interface, for a time: load3 PORTS MODE CONNECTIONS STREAMS SECONDS KEYS BYTES [RATE]
 
-PORTS: with commas; connections are spread over them in turn.
+PORTS: with commas; connections are spread over them in turn. "tls:" before them: by TLS.
 MODE: put, range, txn (gRPC), jput, jrange (JSON), v2put; watch (see watch.c). One line of JSON tells what came of it. A request that
-was begun in time is waited for, so that what is told as done is all that was acknowledged. */
+was begun in time is waited for, so that what is told as done is all that was acknowledged.
+RATE: of gRPC's calls, so many begin in a second, whatever is still under way (an open loop); the time that one took is
+counted from when it was due. */
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -65,48 +66,76 @@ int connected(int port) {
     exit(1);
   }
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-  fcntl(fd, F_SETFL, O_NONBLOCK);
+  wire_open(fd);
   return fd;
 }
 
+static int poller, open_count;
+static int *fds;
+static struct connection **all;
+
+static void over(int at) {
+  close(fds[at]);
+  all[at] = NULL;
+  open_count--;
+}
+
+/* Begins what is due, each on the next connection that has room; how long until the next one is. */
+static struct timespec begin_due(void) {
+  static uint64_t due_ns;
+  static int turn;
+  uint64_t now = now_ns();
+  if (due_ns == 0) due_ns = now;
+  for (int tried = 0; due_ns <= now && due_ns < work.until_ns && tried < work.connections;) {
+    struct connection *c = all[turn++ % work.connections];
+    if (c != NULL && h2_begin(c, due_ns)) {
+      due_ns += work.every_ns;
+      tried = 0;
+    } else {
+      tried++;
+    }
+  }
+  uint64_t left = due_ns > now ? due_ns - now : 1000000;
+  return (struct timespec){.tv_sec = (time_t)(left / 1000000000u), .tv_nsec = (long)(left % 1000000000u)};
+}
+
 static void run(const int *ports, int port_count) {
-  int http2 = work.mode <= TXN, poller = epoll_create1(0), open = work.connections;
+  int http2 = work.mode <= TXN;
   int (*ready)(struct connection *, int) = http2 ? h2_ready : h1_ready;
   int (*wants)(struct connection *) = http2 ? h2_wants_write : h1_wants_write;
   int (*idle)(struct connection *) = http2 ? h2_idle : h1_idle;
-  struct connection **all = calloc((size_t)work.connections, sizeof *all);
-  int *fds = calloc((size_t)work.connections, sizeof *fds);
+  poller = epoll_create1(0), open_count = work.connections;
+  all = calloc((size_t)work.connections, sizeof *all);
+  fds = calloc((size_t)work.connections, sizeof *fds);
   for (int at = 0; at < work.connections; at++) {
     fds[at] = connected(ports[at % port_count]);
     all[at] = http2 ? h2_open(fds[at]) : h1_open(fds[at]);
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u32 = (uint32_t)at};
     epoll_ctl(poller, EPOLL_CTL_ADD, fds[at], &event);
   }
-  while (open > 0 && now_ns() < work.until_ns + PATIENCE_NS) {
+  while (open_count > 0 && now_ns() < work.until_ns + PATIENCE_NS) {
+    struct timespec wait = {.tv_nsec = 100000000};
+    if (work.every_ns != 0 && now_ns() < work.until_ns) wait = begin_due();
     struct epoll_event events[64];
-    int count = epoll_wait(poller, events, 64, 100);
+    int count = epoll_pwait2(poller, events, 64, &wait, NULL);
     for (int at = 0; at < count; at++) {
-      struct connection *c = all[events[at].data.u32];
+      int which = (int)events[at].data.u32;
+      struct connection *c = all[which];
       if (c == NULL) continue;
-      int over = ready(c, (events[at].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0);
-      while (over == 0 && wants(c) && now_ns() < work.until_ns) {
-        over = ready(c, 0);
-        break;
-      }
-      if (over != 0 || idle(c)) {
-        close(fds[events[at].data.u32]);
-        all[events[at].data.u32] = NULL;
-        open--;
-      }
+      int result = ready(c, (events[at].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0);
+      if (result == 0 && wants(c) && now_ns() < work.until_ns) result = ready(c, 0);
+      if (result != 0 || (work.every_ns == 0 && idle(c))) over(which);
     }
+    for (int at = 0; work.every_ns != 0 && now_ns() >= work.until_ns && at < work.connections; at++)
+      if (all[at] != NULL && idle(all[at])) over(at);
   }
-  if (open > 0) failed("no answer", "");
+  if (open_count > 0) failed("no answer", "");
 }
 
 int main(int argc, char **argv) {
   static const char *modes[] = {"put", "range", "txn", "jput", "jrange", "v2put", "watch"};
-  if (argc != 8) {
-    fprintf(stderr, "load3 PORTS put|range|txn|jput|jrange|v2put|watch CONNECTIONS STREAMS SECONDS KEYS BYTES\n");
+  if (argc != 8 && argc != 9) {
+    fprintf(stderr, "load3 PORTS put|range|txn|jput|jrange|v2put|watch CONNECTIONS STREAMS SECONDS KEYS BYTES [RATE]\n");
     return 2;
   }
   int mode = 0;
@@ -114,9 +143,16 @@ int main(int argc, char **argv) {
   work = (struct work){.mode = (enum mode)mode, .connections = atoi(argv[3]), .streams = atoi(argv[4]),
                        .value_bytes = atoi(argv[7]), .keys = atol(argv[6])};
   if (mode == 7 || work.connections < 1 || work.streams < 1 || work.keys < 1 || work.value_bytes > 2048) return 2;
+  double rate = argc == 9 ? atof(argv[8]) : 0;
+  if (rate < 0 || (rate > 0 && mode > TXN)) return 2;
+  work.every_ns = rate > 0 ? (uint64_t)(1e9 / rate) : 0;
   uint64_t began = now_ns();
   random_state = began | 1;
   work.until_ns = began + (uint64_t)(atof(argv[5]) * 1e9);
+  if (strncmp(argv[1], "tls:", 4) == 0) {
+    use_tls();
+    argv[1] += 4;
+  }
   int ports[16], port_count = 0;
   for (char *text = argv[1]; port_count < 16; text = NULL) {
     char *word = strtok(text, ",");
@@ -133,7 +169,7 @@ int main(int argc, char **argv) {
   }
   double took_s = (double)(now_ns() - began) / 1e9;
   qsort(outcome.took_us, outcome.count, sizeof *outcome.took_us, by_size);
-  printf("{\"done\":%ld,\"puts\":%ld,\"errors\":%ld,\"seconds\":%.3f,\"p50_us\":%u,\"p99_us\":%u,\"error\":\"%s\"}\n",
-         outcome.done, puts, outcome.errors, took_s, percentile(0.5), percentile(0.99), outcome.first_error);
+  printf("{\"done\":%ld,\"puts\":%ld,\"errors\":%ld,\"seconds\":%.3f,\"p50_us\":%u,\"p99_us\":%u,\"max_us\":%u,\"error\":\"%s\"}\n",
+         outcome.done, puts, outcome.errors, took_s, percentile(0.5), percentile(0.99), percentile(1), outcome.first_error);
   return 0;
 }

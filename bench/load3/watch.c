@@ -223,7 +223,7 @@ static int written(struct line *line) {
       if (size < 0) return -1;
       if (line->length == 0) return 0;
     }
-    ssize_t wrote = write(line->fd, line->out + line->sent, line->length - line->sent);
+    ssize_t wrote = wire_write(line->fd, line->out + line->sent, line->length - line->sent);
     if (wrote < 0) return errno == EAGAIN ? 0 : -1;
     line->sent += (size_t)wrote;
   }
@@ -232,7 +232,7 @@ static int written(struct line *line) {
 static int readable(struct line *line) {
   static uint8_t buffer[1 << 18];
   for (;;) {
-    ssize_t size = read(line->fd, buffer, sizeof buffer);
+    ssize_t size = wire_read(line->fd, buffer, sizeof buffer);
     if (size < 0 && errno == EAGAIN) return 0;
     if (size <= 0 || nghttp2_session_mem_recv(line->session, buffer, (size_t)size) < 0) return -1;
   }

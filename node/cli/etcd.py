@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from actors.kv.rpc.maintenance import VERSION
 from node import etcdflags
 from node.config import Config, ConfigError, load
+from node.identity import has_joined
 
 _HELP = """\
 Usage:
@@ -76,7 +78,8 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
     for flag in ("discovery", "discovery-proxy", "discovery-fallback"):
         if node.get(flag):
             flags[flag.replace("-", "_")] = node[flag]
-    if members and name not in members:
+    # as etcd, which looks at what makes a cluster only when it makes one
+    if members and name not in members and not has_joined(Path(flags["data"])):
         raise etcdflags.FlagError(f"couldn't find local name {name!r} in the initial cluster configuration")
     try:
         return load(None, environ, flags)

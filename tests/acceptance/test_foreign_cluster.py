@@ -22,7 +22,7 @@ from tests.foreign.walk import Where
 TOKEN_REFUSED = re.compile(r"\{[^\n]*retrying of unary invoker failed[^\n]*invalid auth token[^\n]*\}\n")
 ATTEMPT = re.compile(r'"attempt":\d+')
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests import needs
 from tests.acceptance.confd_walk import ROUNDS
 from tests.foreign import installs, servers
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.kafka]
+pytestmark = [pytest.mark.acceptance, pytest.mark.kafka]
 ROOT = Path(__file__).parents[2]
 
 

@@ -171,6 +171,15 @@ def test_members_need_one_log() -> None:
         made(gather(["--initial-cluster", "a=http://x,b"], {}), {})
 
 
+def test_the_own_name_is_looked_for_when_a_cluster_is_made_only(tmp_path: Path) -> None:
+    flags = ["--initial-cluster", "a=http://127.0.0.1:1,b=http://127.0.0.1:2", "--data-dir", str(tmp_path)]
+    shared = {"CORELOG_LOG": "kafka://127.0.0.1:9"}
+    with pytest.raises(FlagError, match="couldn't find local name 'default'"):
+        made(gather(flags, {}), shared)
+    (tmp_path / "log-id").write_text("7" * 32)
+    assert made(gather(flags, {}), shared).serving.initial_cluster == ["a", "b"]
+
+
 def test_https_needs_a_certificate(tmp_path: Path) -> None:
     with pytest.raises(FlagError, match="https needs cert-file and key-file"):
         made(gather(["--listen-client-urls", "https://127.0.0.1:1"], {}), {})

@@ -11,6 +11,7 @@ import pytest
 
 from actors.kv.bolt import exported2
 from actors.kv.bolt.imported2 import store_of
+from actors.kv.bolt.messages import fields, raw
 from actors.kv.state import KvFold
 from actors.kv.v2.auth import Auth, Role, User
 from actors.kv.v2.get import get_json
@@ -26,7 +27,8 @@ from streams.outcomes import Accepted, Outcome, Rejected
 from streams.records import Position, Record
 from streams.replay import Context, LogState
 from tests.actors.kv.bolt.real import Served, run
-from tests.actors.kv.bolt.test_v2 import ask, change
+from tests.actors.kv.bolt.test_v2 import Log, ask, change, field
+from tests.actors.kv.bolt.test_v2 import put as request
 from tests.actors.kv.server import Client, Running
 
 V2 = ("--enable-v2",)
@@ -184,11 +186,49 @@ def test_what_can_not_be_is_refused_and_changes_nothing() -> None:
 def test_a_folder_that_was_written_is_read_alike(tmp_path: Path) -> None:
     fold = filled()
     users = Auth(True, True, 4, {"root": User("h", None)}, {"r": Role(None, ["/x*"])})
-    exported2.write(tmp_path / "f", fold.store, users)
-    store, read = store_of(tmp_path / "f", 1000)
+    folder = tmp_path / "not" / "there"
+    exported2.write(folder, fold.store, users)
+    store, read = store_of(folder, 1000)
     assert shown(store) == shown(fold.store)
     assert (store.index, store.files) == (fold.store.index, fold.store.files)
     assert isinstance(read, Auth)
     assert (read.enabled, read.users, read.roles) == (True, users.users, users.roles)
     with pytest.raises(FileExistsError):
-        exported2.write(tmp_path / "f", fold.store, users)
+        exported2.write(folder, fold.store, users)
+
+
+def test_each_node_of_a_written_folder_has_the_last_part_of_its_path_for_its_name(tmp_path: Path) -> None:
+    """etcd finds a node by the names on its way, and tells its path."""
+    exported2.write(tmp_path / "f", filled().store, Auth(True, True, 4, {"root": User("h", None)}, {}))
+    [snap] = (tmp_path / "f" / "member" / "snap").glob("*.snap")
+    whole = dict(fields(snap.read_bytes()))
+    root = json.loads(raw(dict(fields(raw(whole[2])))[1]))["Root"]
+    assert list(root["Children"]) == ["0", "1", "2"]
+    pending, seen = [root], 0
+    while pending:
+        node = pending.pop()
+        for name, child in (node["Children"] or {}).items():
+            assert child["Path"] == f"{node['Path'].rstrip('/')}/{name}"
+            pending.append(child)
+            seen += 1
+    assert seen > 100
+
+
+def test_a_delete_that_compares_indices_is_refused_again_or_done_again(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.entry(1, request("/1/kept", "v"))
+    log.entry(2, request("/1/gone", "v"))
+    for at, path, index in ((3, b"/1/kept", 2), (4, b"/1/gone", 2)):
+        log.entry(at, field(1, 7) + field(2, b"DELETE") + field(3, path) + field(7, index))
+    log.commit(4)
+    store, _ = store_of(tmp_path, 0)
+    assert (list(store.files), store.index) == (["/kept"], 3)
+
+
+def test_of_a_ttl_that_has_run_out_nothing_is_left(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.entry(1, request("/1/k", "v", n9=5_000_000_000))
+    log.commit(1)
+    for now_ms, left_ms in ((4999, 1), (5000, 0), (9000, 0)):
+        store, _ = store_of(tmp_path, now_ms)
+        assert store.ttls == {"/k": left_ms}

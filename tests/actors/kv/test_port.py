@@ -190,6 +190,17 @@ def test_countdowns_are_minimum_times_and_go_on_after_a_new_term() -> None:
     assert countdowns.next_s(store) is None
 
 
+def test_a_shorter_ttl_that_comes_later_runs_out_first() -> None:
+    store = Store()
+    countdowns = Countdowns()
+    countdowns.restart(store, 0.0)
+    for key, ttl_s in (("/long", 90), ("/middle", 60), ("/short", 30)):
+        put.put(store, says.Set(key, "1", ttl_s=ttl_s), 1000)
+        countdowns.touched(store, [key], 0.0)
+        assert countdowns.next_s(store) == ttl_s
+    assert [one.key for one in countdowns.due(store, 60.0)] == ["/short", "/middle"]
+
+
 def test_long_ttls_are_counted_so_that_a_new_term_goes_on() -> None:
     store = _store(says.Set("/long", "1", ttl_s=3600), says.Set("/short", "1", ttl_s=30))
     countdowns = Countdowns()

@@ -276,6 +276,7 @@ async def test_a_change_that_came_between_is_not_lost() -> None:
     (ended,) = replica.apply(history.writer.entry(events[2]))
     assert isinstance(ended.outcome, Rejected)
     assert "a/1 was changed in revision 5" in ended.outcome.message
+    assert ended.outcome.detail == {"key": "a/1", "revision": 5}
     assert replica.fold.v3.revs.newest[b"a/1"].value == b"mine"  # type: ignore[attr-defined]
 
 

@@ -277,6 +277,19 @@ def test_segments_and_a_snapshot(tmp_path: Path) -> None:
     assert v2.read(tmp_path).index == 3
 
 
+def test_a_segment_begins_at_the_number_in_its_name_which_is_hexadecimal(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    first = log.path
+    log.puts(1, 20)
+    log.cut(21)
+    log.puts(21, 25)
+    log.record(wal.SNAPSHOT, field(1, 21) + field(2, 1))
+    log.commit(25)
+    snap(tmp_path, 21)
+    first.unlink()  # what begins just at the snapshot is enough
+    assert indices(tmp_path) == list(range(22, 26))
+
+
 def test_a_snapshot_that_the_log_does_not_know_yet(tmp_path: Path) -> None:
     """etcd was killed between writing it and marking it: the one before counts, and the log from there."""
     log = Log(tmp_path)
@@ -304,6 +317,33 @@ def test_a_torn_end_is_an_end_if_nothing_committed_was_there(tmp_path: Path) -> 
     log.path.write_bytes(whole[:-80])
     log.path.write_bytes(whole[: whole.rindex(b"/1/3")])
     assert indices(tmp_path) == []  # the commit went with it
+
+
+def test_a_record_whose_first_sector_was_never_written_is_a_torn_end_though_it_is_no_message(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.puts(1, 3)
+    log.commit(3)
+    while log.path.stat().st_size % 512 != 504:  # up to where the next frame ends a sector
+        log.record(wal.METADATA, b"m")
+    begins = log.path.stat().st_size + 8
+    log.entry(4, put("/1/4", "v" * 2000))
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole[:begins] + bytes(512) + whole[begins + 512 :])
+    assert indices(tmp_path) == [1, 2, 3]
+    log.path.write_bytes(whole[:begins] + bytes(511) + b"v" + whole[begins + 512 :])
+    with pytest.raises(FolderError):
+        v2.read(tmp_path)
+
+
+def test_a_frame_tells_of_padding_only_by_its_highest_bit(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.puts(1, 2)
+    record = field(1, wal.METADATA) + field(2, log.crc)
+    with log.path.open("ab") as file:
+        file.write(struct.pack("<Q", len(record) | 3 << 56) + record)
+    log.puts(3, 4)
+    log.commit(4)
+    assert indices(tmp_path) == [1, 2, 3, 4]
 
 
 def broken(folder: Path, name: str) -> tuple[str, int]:

@@ -265,6 +265,29 @@ async def test_wrong_headers(more: list[tuple[str, str]], status: tuple[int, str
     assert (await peer.answers())[stream].status == status
 
 
+async def test_the_body_of_what_isnt_grpc_is_not_read_as_messages() -> None:
+    peer = Peer()
+    block = peer._encoder.encode([*HEADERS[:4], ("content-type", "text/html")])
+    peer.feed(frames.headers(1, block, end=False))
+    peer.data(1, b"<p>more than a prefix")
+    assert not await peer.answers()
+    peer.data(1, b"</p>", end=True)
+    answer = (await peer.answers())[1]
+    assert (answer.headers[":status"], answer.headers["content-type"]) == ("415", "text/plain")
+    assert answer.data == b'this is a gRPC port: invalid gRPC request content-type "text/html"\n'
+
+
+async def test_what_is_sent_to_a_call_that_was_answered_changes_nothing_of_its_answer() -> None:
+    peer = Peer(settings=frames.settings([(frames.SET_INITIAL_WINDOW, 10)]))
+    stream = peer.open(STREAM)
+    peer.calls[0].send(b"an answer that waits for its window")
+    peer.calls[0].finish(5, "not found")
+    peer.data(stream, b"\7 this is no message")
+    peer.feed(frames.window_update(stream, 1000))
+    answer = (await peer.answers())[stream]
+    assert (answer.messages, answer.status) == ([b"an answer that waits for its window"], (5, "not found"))
+
+
 @pytest.mark.parametrize(
     ("path", "why"),
     [

@@ -262,6 +262,23 @@ async def test_pings_are_forgiven_to_a_client_that_is_being_sent_something() -> 
     assert await peer.goaway() is None
 
 
+async def test_headers_are_something_that_is_sent() -> None:
+    """Those of a call's beginning beside its first message, and those of a refusal alone."""
+    peer = Peer()
+    for number in range(20):
+        stream = peer.open(STREAM)
+        peer.calls[number].send(b"first")
+        ping(peer)
+        ping(peer)
+        peer.feed(frames.rst_stream(stream, frames.CANCEL))
+    assert await peer.goaway() is None
+    for _ in range(5000):
+        peer.ask(b"", "/no.Such/Method")
+        peer.feed(frames.window_update(0, 1) * 4)
+        peer.clock.later(0.001)
+    assert await peer.goaway() is None
+
+
 async def test_a_client_that_never_says_settings_or_leaves_a_head_open_is_overdue() -> None:
     peer = Peer(Limits(head_s=30), settings=b"")
     now = peer.clock.time()

@@ -87,6 +87,11 @@ def test_timeouts_that_are_none(text: bytes, why: str) -> None:
     assert told.value.args == (13, f"malformed grpc-timeout: {why}")
 
 
+def test_a_status_is_told_in_percents_and_what_is_no_character_as_a_question_mark() -> None:
+    assert messages.escaped("100% ü\n~") == b"100%25 %C3%BC%0A~"
+    assert messages.escaped("half of one: \ud83d") == b"half of one: ?"
+
+
 def headed(*more: tuple[bytes, bytes]) -> dict[bytes, bytes]:
     fields = [(name.encode(), value.encode()) for name, value in HEADERS]
     methods = Methods({ECHO.encode(): lambda call, raw: None})

@@ -22,6 +22,15 @@ async def test_a_client_without_a_table_is_told_once_that_it_is_empty() -> None:
             peer._decoder.decode(block)  # raises if it wasn't told
 
 
+@pytest.mark.parametrize("settings", [frames.settings([]), frames.settings([(frames.SET_HEADER_TABLE_SIZE, 4096)])])
+async def test_a_client_that_keeps_its_table_is_told_nothing_of_it(settings: bytes) -> None:
+    peer = Peer(settings=settings)
+    stream = peer.ask(b"x")
+    blocks = [one.payload for one in await peer.frames() if one.stream == stream and one.kind == frames.HEADERS]
+    assert len(blocks) == 2
+    assert all(block[0] >> 5 != 1 for block in blocks)
+
+
 async def test_the_first_block_that_is_sent_tells_of_the_table_not_the_first_that_was_made() -> None:
     peer = Peer(settings=frames.settings([(frames.SET_INITIAL_WINDOW, 0)]))
     waits = peer.ask(b"waits for its window")
@@ -107,6 +116,21 @@ async def test_a_handler_that_refills_when_drained_keeps_its_place_in_the_queue(
         assert len(peer.server._turns) <= 2
     assert sum(sizes.values()) == 65535 + 300 * 32_768
     assert abs(sizes[first] - sizes[second]) <= 65535 + frames.FRAME_BYTES_MAX  # the first had the first window alone
+
+
+async def test_a_handler_that_refills_when_drained_lets_no_other_call_take_two_turns() -> None:
+    peer = Peer(settings=frames.settings([(frames.SET_INITIAL_WINDOW, 1 << 24)]))
+    first, second = peer.open(STREAM), peer.open(STREAM)
+    peer.server.pause_writing()
+    for call in peer.calls:
+        call.on_drained = lambda call=call: call.send(bytes(50_000))  # type: ignore[misc]
+        call.send(bytes(100_000))
+    peer.feed(frames.window_update(0, 1 << 24))
+    await peer.frames()
+    peer.server.resume_writing()
+    turns = [one.stream for one in await peer.frames() if one.kind == frames.DATA]
+    assert len(turns) > 12
+    assert turns == [first, second] * (len(turns) // 2)
 
 
 async def test_a_client_that_asks_but_doesnt_read_may_send_no_more_than_a_window() -> None:

@@ -29,6 +29,22 @@ def test_a_quota_counts_what_a_compaction_left() -> None:
     assert store.revs.size == 101 + OVERHEAD_BYTES
 
 
+def test_a_quota_counts_what_a_compaction_left_of_a_long_history() -> None:
+    store = Store()
+    told(store, *[says.Put(f"k{number % 7}", "v" * 100) for number in range(5000)])
+    one, revision = 102 + OVERHEAD_BYTES, store.revs.revision
+    for left in (3000, 1500, 0):
+        told(store, says.Compact(revision - left))
+        assert store.revs.size == (7 + left) * one
+
+
+def test_revisions_below_0_count_as_compacted_from_the_beginning() -> None:
+    """As in etcd, which tells -1 of a store that was never compacted."""
+    store = Store()
+    outcomes = told(store, *[says.Compact(revision) for revision in (-2, -1, 0, 0, 1)])
+    assert [isinstance(one, Accepted) for one in outcomes] == [False, False, True, False, True]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.integers(0, 3)), max_size=60))
 def test_size_is_the_same_however_far_sweeping_came(changes: list[tuple[str, int, int]]) -> None:
     swept, lazy = Store(), Store()
@@ -99,6 +115,15 @@ def test_both_stores_stand_in_one_snapshot() -> None:
 
 def test_a_store_that_nothing_happened_to_has_no_line() -> None:
     assert list(Store().encode()) == []
+
+
+def test_each_line_of_a_snapshot_says_its_form() -> None:
+    store = Store()
+    told(store, *[says.Put(f"k{number}", "v" * 1000) for number in range(100)])
+    told(store, says.RestoreBegin("r", 1), says.RestorePart("r", 0))
+    lines = list(store.encode())
+    assert len(lines) > 4
+    assert all(line.startswith(b'{"v3":1,') for line in lines)
 
 
 @pytest.mark.parametrize("line", [b'{"v3":1,"revs":[["k"]]}\n', b'{"v3":"x"}\n', b'{"v3":1', b"[]"])
