@@ -17,7 +17,7 @@ _PARTS = {
     "actors/kv/http2": "call connection control deadlines frames hpack huffman limits messages receiving request "
     "sending tally",
     "actors/kv/proto": "etcd_wire varints",
-    "actors/kv/rpc": "asked brief json_short keys service told",
+    "actors/kv/rpc": "asked brief handlers json_short keys service told",
     "actors/kv/v2": "get request",
     "actors/kv/v3": "ranges revs store txn",
     "actors/kv": "commands company exchange gateway history http1 keys pages routes state",

@@ -223,6 +223,29 @@ class Rpc:
             self._tokens_used = {one: used for one, used in self._tokens_used.items() if one in auth.tokens}
         return user
 
+    def lacks_token(self, call: Call) -> bool:
+        """Whether the call has a simple token that isn't known here: another member may have made it a moment ago."""
+        auth = self.fold.v3.auth
+        if not auth.enabled or self.jwts is not None or self.learner:
+            return False
+        token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
+        return token is not None and hashlib.sha256(token).digest() not in auth.tokens
+
+    def later(self, call: Call, serve: Callable[[], None]) -> None:
+        """``serve`` when this member has all that was acknowledged anywhere before now; failing that, with what it has.
+
+        Etcd refuses such a token instead, and leaves it to its clients to ask again.
+        """
+
+        def caught_up(_: NotSent | None) -> None:
+            if not call.gone:
+                try:
+                    serve()
+                except Exception:
+                    failed(call)
+
+        self.reads.linearizable(caught_up, id(call.connection))
+
     def check(self, call: Call, key: bytes, end: bytes, kind: int = READ) -> None:
         """Whether the caller may. Raises V3Error."""
         auth = self.fold.v3.auth
@@ -408,49 +431,6 @@ def failed(call: Call) -> None:
     """A fault of ours, inside an ``except``."""
     _log.exception("a v3 call failed")
     call.finish(errors.INTERNAL, "internal error")
-
-
-#: What a learner answers, beside ranges that are content with what it has.
-OF_LEARNERS = frozenset({"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"})
-
-
-def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
-    """As HTTP/2 and the gateway call it."""
-    parse: Callable[[bytes], Any] = method.parse or method.request.FromString
-    ranges = method.request is pb.RangeRequest
-    serve = method.serve
-    for_learners = method.path in OF_LEARNERS or method.path.startswith("/grpc.")
-
-    def handler(call: Call, raw: bytes) -> None:
-        try:
-            if rpc.learner and not for_learners and not (ranges and parse(raw).serializable):
-                raise errors.NOT_FOR_LEARNERS
-            serve(call, parse(raw), len(raw))
-        except V3Error as error:
-            call.finish(error.code, error.message)
-        except DecodeError as unread:
-            call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {unread}")
-
-    return handler
-
-
-def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None:
-    """As the gateway calls it with a request that it has read, and the bytes that it has in protobuf; its answer is
-    JSON. None: the method has no such way."""
-    ranges, serve = method.request is pb.RangeRequest, method.json
-    if serve is None:
-        return None
-    known = serve
-
-    def handler(call: Call, request: Any, size: int) -> None:
-        try:
-            if rpc.learner and not (ranges and request.serializable):
-                raise errors.NOT_FOR_LEARNERS
-            known(call, request, size)
-        except V3Error as error:
-            call.finish(error.code, error.message)
-
-    return handler
 
 
 def parsed(call: Call, kind: type[Message], raw: bytes) -> Any:

@@ -8,13 +8,14 @@ from typing import Any
 from actors.kv.commands import Commands, Reads
 from actors.kv.http2.request import Methods
 from actors.kv.rpc.downgrade import Downgrades
+from actors.kv.rpc.handlers import OF_LEARNERS, deferred, in_json, unary
 from actors.kv.rpc.keys import Keys
 from actors.kv.rpc.leases import Clocks, Leases
 from actors.kv.rpc.maintenance import Maintenance
 from actors.kv.rpc.members import Members
 from actors.kv.rpc.recipes import Recipes
 from actors.kv.rpc.reflection import Reflection
-from actors.kv.rpc.service import OF_LEARNERS, Call, Method, Rpc, in_json, unary
+from actors.kv.rpc.service import Call, Method, Rpc
 from actors.kv.rpc.snapshots import Snapshots
 from actors.kv.rpc.users import Users
 from actors.kv.rpc.watches import Watches
@@ -80,6 +81,8 @@ class V3:
         def serve(call: Call) -> None:
             if self._rpc.learner:
                 call.finish(errors.NOT_FOR_LEARNERS.code, errors.NOT_FOR_LEARNERS.message)
+            elif self._rpc.lacks_token(call):
+                deferred(call, method.serve, self._rpc)
             else:
                 method.serve(call)
 

@@ -192,7 +192,7 @@ def test_a_server_that_dies_and_comes_back_is_told_once_and_what_is_known_stays(
 def test_without_a_leader_it_is_told_though_the_server_answers() -> None:
     try:
         # members of a busy machine that hold no elections of their own accord: these would be told as well
-        with servers.Etcd("3.7", 3, ("--election-timeout=2500", "--heartbeat-interval=250")) as server:
+        with servers.Etcd("3.7", 3, servers.PATIENT) as server:
             at = server.clients[0].removeprefix("http://")
             put(at, "/a", "1")
 

@@ -1,0 +1,87 @@
+"""Simple tokens, good on every member: also on one that hasn't heard of them yet."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncGenerator, Collection, Iterator
+from pathlib import Path
+
+import grpc
+
+from actors.kv.proto import etcd_pb2 as pb
+from actors.setting import Etcd
+from streams.events.base import Base64, encode, say
+from streams.events.kv3 import AuthToken
+from streams.events.log import ActorOpened
+from streams.log.memory import MemoryLog
+from streams.log.port import Log
+from streams.records import Entry, Record
+from streams.replay import LEVEL
+from tests.actors.kv.server import LOG, Running
+from tests.actors.kv.test_serving import client, enabled, refused
+
+ELSEWHERE = "kv@" + "6f" * 16
+
+
+class Lagging(MemoryLog):
+    """What comes while it is ``held`` is read only then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def tail(self, start: int, streams: Collection[str] | None = None) -> AsyncGenerator[list[Entry], None]:
+        async for batch in super().tail(start, streams):
+            await self.free.wait()
+            yield batch
+
+
+def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: Path) -> None:
+    """Reads, commands, watches; one that nobody made is refused when this member has caught up."""
+
+    async def lagging() -> Log:
+        return Lagging()
+
+    def made_elsewhere(token: bytes, seq: int) -> None:
+        server.log.free.clear()
+        event = AuthToken("ann", Base64(hashlib.sha256(token).digest()), server.fold.v3.auth.revision)
+        record = Record(LOG, "kv", ELSEWHERE, 1, seq, 0, encode([say(event, principal="addr:10.0.0.1")]))
+        server.log.put(record.canonical())
+
+    def soon() -> None:
+        threading.Timer(0.3, lambda: server.call(server.log.free.set)).start()
+
+    with Running(tmp_path / "n", lagging, Etcd(bcrypt_cost=4)) as server, client(server) as etcd:
+        enabled(etcd)
+        opened = Record(LOG, "log", ELSEWHERE, 1, 1, 0, encode([say(ActorOpened(nonce="n", level=LEVEL))]))
+        server.call(lambda: server.log.put(opened.canonical()))
+        server.call(lambda: made_elsewhere(b"one", 2))
+        soon()
+        assert etcd.get(b"a1", "one").count == 0
+        server.call(lambda: made_elsewhere(b"two", 3))
+        soon()
+        etcd.put(b"a1", b"v", "two")
+        server.call(lambda: made_elsewhere(b"three", 4))
+        watch = etcd.channel.stream_stream(
+            "/etcdserverpb.Watch/Watch", pb.WatchRequest.SerializeToString, pb.WatchResponse.FromString
+        )
+        over = threading.Event()
+
+        def asks() -> Iterator[pb.WatchRequest]:
+            yield pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"a1", start_revision=1))
+            yield pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"a2"))
+            over.wait(30)
+
+        soon()
+        told = watch(asks(), metadata=[("token", "three")])
+        answers = [next(told), next(told), next(told)]
+        assert [(one.watch_id, one.created, len(one.events)) for one in answers if not one.canceled] == [
+            (0, True, 0),
+            (1, True, 0),
+            (0, False, 1),
+        ]
+        over.set()
+        told.cancel()
+        server.call(server.log.free.set)
+        refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", "four")
