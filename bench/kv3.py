@@ -224,15 +224,8 @@ def load(
     """Raises SystemExit: an answer was wrong, or one that was given isn't in the store. ``rate``: of an open loop."""
     v2 = work.mode == "v2put"
     before = server.revision(v2) if work.writes else 0
-    words = [
-        f"tls:{ports}" if work.tls else ports,
-        work.mode,
-        work.connections,
-        work.streams,
-        seconds,
-        KEYS,
-        VALUE_BYTES,
-    ]
+    where = f"tls:{ports}" if work.tls else ports
+    words = [where, work.mode, work.connections, work.streams, seconds, keys, VALUE_BYTES, rate]
     done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=True)
     told: dict[str, Any] = json.loads(done.stdout)
     if told["errors"]:

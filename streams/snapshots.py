@@ -22,6 +22,8 @@ from streams.replay import Fold, LogState, Replica
 FORMAT = 1
 #: Kept are the newest two and one per so many events.
 EVENTS_APART = 250_000
+#: Bytes of a snapshot that are written between two syncs.
+SYNC_BYTES = 4 * 1024 * 1024
 _NAME = re.compile(r"(\d{20})\.snap")
 
 
@@ -68,9 +70,16 @@ def write(folder: Path, replica: Replica) -> Path:
     digest = hashlib.blake2b(digest_size=32)
     try:
         with open(temporary, "wb") as file:
+            unsynced = 0
             for piece in _pieces(head, replica):
                 digest.update(piece)
                 file.write(piece)
+                unsynced += len(piece)
+                if unsynced >= SYNC_BYTES:
+                    # who syncs the log meanwhile waits for a few megabytes of this, not for all of it
+                    file.flush()
+                    os.fdatasync(file.fileno())
+                    unsynced = 0
             file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,9 @@ from .context import context, plain
 #: Records since the newest snapshot that make a new one worth its while, and how often that is looked at.
 RECORDS = 20_000
 EVERY_S = 30.0
+#: One that took long (it reads and writes all that is there) takes no more than a part of the time: 1 in SHARE. But a
+#: start from it must stay quick.
+SHARE, RECORDS_MAX = 20, 200_000
 
 
 async def keep(setting: Setting, shell: Shell) -> None:
@@ -29,17 +33,26 @@ async def keep(setting: Setting, shell: Shell) -> None:
     folder = Path(setting.folder) / "snapshots" / "control"
     files = snapshots.files(folder)
     last = int(files[-1].stem) if files else 0
+    ended_s, took_s = float("-inf"), 0.0
     while True:
         await asyncio.sleep(EVERY_S)
-        if shell.host.replica.offset - last < RECORDS:
+        began_s = time.monotonic()
+        if not is_due(shell.host.replica.offset - last, began_s - ended_s, took_s):
             continue
         try:
             taken = await take(setting)
+            ended_s = time.monotonic()
+            took_s = ended_s - began_s
             for one in taken:
                 await shell.submit([say(says.SnapshotTaken(one.fold, str(one.offset), one.state_hash))])
             last = shell.host.replica.offset
         except Exception as error:
             logger.exception("no snapshot could be written", error=str(error))
+
+
+def is_due(records: int, rested_s: float, took_s: float) -> bool:
+    """``records``: since the newest snapshot, which ``took_s`` and was ready ``rested_s`` ago."""
+    return records >= RECORDS_MAX or (records >= RECORDS and rested_s >= (SHARE - 1) * took_s)
 
 
 async def on_request(request: Request) -> Response:

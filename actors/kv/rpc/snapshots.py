@@ -1,6 +1,7 @@
 """Maintenance.Snapshot: the store as etcd's snapshot file, piece by piece as the client takes it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 from actors.kv.bolt.snapshot import Writing
@@ -11,9 +12,9 @@ from actors.kv.rpc.service import Call, Method, Rpc
 from actors.kv.v3.auth import Auth
 
 #: Bytes of one message, and of what may wait for the client.
-PIECE_BYTES = 32 * 1024
-#: Bytes between which others get their turn.
-TURN_BYTES = 1024 * 1024
+PIECE_BYTES, AHEAD_BYTES = 32 * 1024, 1024 * 1024
+#: Others get their turn after so long.
+SLICE_S = 0.001
 Raw = tuple[bytes, bytes, bytes]
 
 
@@ -38,19 +39,19 @@ class Snapshots:
         writing = Writing(store, index, max(1, rpc.fold.cluster.election.term), auth_rows(store.auth))
         for _ in writing.plan():
             await asyncio.sleep(0)
-        left, sent = writing.size, 0
+        left, turn_s = writing.size, time.perf_counter()
         for chunk in writing.chunks():
             for at in range(0, len(chunk), PIECE_BYTES):
                 piece = chunk[at : at + PIECE_BYTES]
-                left, sent = left - len(piece), sent + len(piece)
+                left -= len(piece)
                 message = pb.SnapshotResponse(remaining_bytes=left, blob=piece, version=VERSION)
                 call.send(rpc.head(message, revision).SerializeToString())
-                if sent >= TURN_BYTES:
-                    sent = 0
-                    await asyncio.sleep(0)
-                while call.buffered() > TURN_BYTES:
+                while call.buffered() > AHEAD_BYTES:
                     drained.clear()
                     await drained.wait()
+            if time.perf_counter() - turn_s >= SLICE_S:
+                await asyncio.sleep(0)
+                turn_s = time.perf_counter()
 
 
 def auth_rows(auth: Auth) -> Iterator[Raw]:

@@ -1,5 +1,7 @@
 """What the comparison with etcd can't show of the v3 store: sizes, sweeping, expiries, snapshots of the whole fold."""
 
+import random
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -137,3 +139,17 @@ def test_what_a_session_keeps_is_plain() -> None:
     outcome = store.evolve(say(says.Put("k"), client="c", sequence=1), 1)
     assert isinstance(outcome, Accepted)
     assert msgspec.json.encode(outcome.result) == b"2"
+
+
+def test_what_is_retained_is_the_same_before_and_after_sweeping() -> None:
+    store, rng = Store(), random.Random(4)
+    for number in range(3000):
+        key = f"k{rng.randrange(40)}"
+        told(store, says.Delete(key) if rng.random() < 0.2 else says.Put(key, f"v{number}"))
+    assert len(list(store.revs.retained())) == store.revs.revision - 1, "nothing was compacted"
+    told(store, says.Compact(store.revs.revision - 700))
+    before = [(rev.key, rev.mod) for rev in store.revs.retained()]
+    assert 700 <= len(before) < 800
+    while store.revs.sweep():
+        assert [(rev.key, rev.mod) for rev in store.revs.retained()] == before
+    assert [(rev.key, rev.mod) for rev in store.revs.retained()] == before
