@@ -17,7 +17,7 @@ PAGE_BYTES = 4096
 #: A bucket whose leaf is no larger is written into its parent's element, as bbolt does.
 INLINE_BYTES = PAGE_BYTES // 4
 #: About so many bytes are in one chunk of the file.
-CHUNK_BYTES = 65536
+CHUNK_BYTES = 16384
 #: Leaves planned between two turns of the loop: about a millisecond.
 STEP = 64
 #: The meta pages, then the freelist, then trees.
