@@ -62,6 +62,7 @@ def test_etcdctl_prints_what_it_prints_of_three_real_members(
     same(pairs)
 
 
+@pytest.mark.slow
 def test_etcdctl_prints_the_same_through_etcds_proxy_before_three_members(endpoints: list[str]) -> None:
     with contextlib.ExitStack() as stack, brought():
         etcd = stack.enter_context(three("3.7", endpoints))
