@@ -98,7 +98,7 @@ class Client:
             result, revision = await self._asked(channel, request, timeout_s)
         except grpc.aio.AioRpcError as error:
             result, revision = self._failed(channel, request, error), 0
-        except _NoAnswer:
+        except Ended:
             channel.avoid_until_s = time.monotonic() + AVOID_S
             result, revision = None, 0
         op = Op(self.name, invoked_s, time.monotonic(), request, result, revision)
@@ -150,10 +150,10 @@ class Client:
 
     async def _renewed(self, channel: Channel, request: say.Renew, timeout_s: float) -> tuple[Result, int]:
         call = channel.stream("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)(timeout=timeout_s)
-        await call.write(pb.LeaseKeepAliveRequest(ID=request.lease))
+        await said(call, pb.LeaseKeepAliveRequest(ID=request.lease))
         told = await call.read()
         if told is grpc.aio.EOF:
-            raise _NoAnswer
+            raise Ended
         # a stream that ended since then: grpcio raises its own word (grpc/grpc#36066), and the answer is here already
         with contextlib.suppress(ExecuteBatchError):
             await call.done_writing()
@@ -239,5 +239,13 @@ class Client:
             await asyncio.sleep(0.5)
 
 
-class _NoAnswer(Exception):
-    """The stream ended before it told anything."""
+class Ended(Exception):
+    """The stream has ended, before it told anything more."""
+
+
+async def said(call: Any, message: Any) -> None:
+    """Raises Ended: of a stream that has just ended grpcio says so in words of its own (grpc/grpc#36066)."""
+    try:
+        await call.write(message)
+    except (asyncio.InvalidStateError, ExecuteBatchError) as error:
+        raise Ended from error

@@ -12,7 +12,7 @@ import grpc.aio
 from actors.kv.proto import etcd_pb2 as pb
 from tests.histories.watches import Message, Session, Watch
 from tests.storm import wire
-from tests.storm.clients import ALL, ALL_END, KEYS, LEASED, LEASED_END, Channel, Notes
+from tests.storm.clients import ALL, ALL_END, KEYS, LEASED, LEASED_END, Channel, Ended, Notes, said
 
 #: A stream that says nothing for so long though it was asked for progress is left.
 SILENT_S = 4.0
@@ -48,7 +48,7 @@ class Watcher:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, _Over):
+            with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, Ended):
                 await self._stream(self._channels[self._at])
             if self.random.random() < 0.7:
                 self._at = (self._at + 1) % len(self._channels)
@@ -67,7 +67,7 @@ class Watcher:
                 )
                 create.watch_id = number + 1
                 async with asyncio.timeout(SILENT_S):
-                    await call.write(pb.WatchRequest(create_request=create))
+                    await said(call, pb.WatchRequest(create_request=create))
             while self.ending or time.monotonic() < leave_s:
                 self._take(await self._read(call), sessions, created)
                 if not self.ending and self.random.random() < 0.002:
@@ -80,19 +80,19 @@ class Watcher:
                     self.next[number] = behind(session)
 
     async def _read(self, call: Any) -> Any:
-        """The next message; progress is asked for if none comes. Raises _Over, TimeoutError."""
+        """The next message; progress is asked for if none comes. Raises Ended, TimeoutError."""
         reading = asyncio.ensure_future(call.read())
         try:
             done, _ = await asyncio.wait([reading], timeout=0.3 if self.ending else self.random.uniform(0.2, 3))
             if not done:
                 async with asyncio.timeout(SILENT_S):
-                    await call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+                    await said(call, pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
                     await asyncio.wait([reading])
             told = reading.result()
         finally:
             reading.cancel()
         if told is grpc.aio.EOF:
-            raise _Over
+            raise Ended
         return told
 
     def _take(self, told: Any, sessions: list[Session], created: dict[int, Session]) -> None:
@@ -102,7 +102,7 @@ class Watcher:
             created[told.watch_id] = sessions[told.watch_id - 1]
         elif told.canceled:
             self._notes.wrong.append(f"{self.watches[0].name}: a watch was cancelled: {told}")
-            raise _Over
+            raise Ended
         elif told.events:
             message = Message(now_s, revision, [wire.event(one) for one in told.events])
             created[told.watch_id].messages.append(message)
@@ -124,7 +124,3 @@ def behind(session: Session) -> int:
         session.start,
         last.events[-1].kv.mod + 1 if last.events else last.revision + 1,
     )
-
-
-class _Over(Exception):
-    """The stream has ended."""
