@@ -23,6 +23,7 @@ from tests.acceptance.harness import free_port
 from tests.foreign import servers
 
 REACH = 1.5
+SERVERS = ("ours", "3.5.1", "3.7")
 #: Streams of a connection: puts that were due wait for one when all are under way.
 CONNECTIONS, STREAMS = 16, 64
 
@@ -111,12 +112,12 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=2000)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--only", default="", help="one of ours, 3.5.1, 3.7")
+    parser.add_argument("--only", choices=SERVERS)
     asked = parser.parse_args()
     load_words = f"{asked.rate:,.0f} puts a second, {asked.keys:,} keys of {VALUE_BYTES} B"
     print(f"| {load_words}, while there runs | p50 | p99 | max | p99 against nothing's | reach | met |")
     print("|---|---|---|---|---|---|---|")
-    for name in [asked.only] if asked.only else ["ours", "3.5.1", "3.7"]:
+    for name in [asked.only] if asked.only else SERVERS:
         folder = Path(tempfile.mkdtemp(dir=".", prefix=".bench-steady-")).absolute()
         kept = Kept(name, folder, asked.keys, asked.rate, asked.seconds)
         try:
