@@ -173,9 +173,7 @@ def serving(v2: bool, tls: bool = False) -> Iterator[list[Server]]:
 
 def _ours(folder: Path, pair: tuple[str, ...]) -> Server:
     port = free_port()
-    flags = [
-        word for key, file in zip(("cert-file", "key-file"), pair, strict=False) for word in ("--etcd", f"{key}={file}")
-    ]
+    flags = ["--etcd", f"cert-file={pair[0]}", "--etcd", f"key-file={pair[1]}"] if pair else []
     return Server("ours", port, [*our_command(folder, port), *flags], tls=bool(pair))
 
 

@@ -150,6 +150,7 @@ int main(int argc, char **argv) {
   random_state = began | 1;
   work.until_ns = began + (uint64_t)(atof(argv[5]) * 1e9);
   if (strncmp(argv[1], "tls:", 4) == 0) {
+    if (mode > TXN && mode != WATCH) return 2; /* it says that it speaks HTTP/2 */
     use_tls();
     argv[1] += 4;
   }

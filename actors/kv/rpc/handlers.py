@@ -10,8 +10,8 @@ from actors.kv.rpc.service import Call, Method, Rpc, void
 from actors.kv.v3 import errors
 from actors.kv.v3.errors import V3Error
 
-#: Of a call whose token isn't known yet: so many messages wait.
-MESSAGES_MAX = 1000
+#: Of a call whose token isn't known yet: so many bytes of messages wait, each with what it costs beside them.
+WAITING_BYTES_MAX, MESSAGE_BYTES = 1024 * 1024, 1024
 
 #: What a learner answers, beside ranges that are content with what it has.
 OF_LEARNERS = frozenset({"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"})
@@ -72,10 +72,14 @@ def deferred(call: Call, serve: Callable[[Call], None], rpc: Rpc) -> None:
     """A call of many messages whose token isn't known here: what it asks meanwhile is served when that is settled."""
     waiting: list[bytes] = []
     ended: list[bool] = []
+    size = 0
 
     def came(message: bytes) -> None:
+        nonlocal size
+        size += len(message) + MESSAGE_BYTES
         waiting.append(message)
-        if len(waiting) > MESSAGES_MAX:
+        if size > WAITING_BYTES_MAX:
+            waiting.clear()
             call.finish(errors.INVALID_TOKEN.code, errors.INVALID_TOKEN.message)
 
     def settled() -> None:

@@ -202,7 +202,7 @@ class Rpc:
         auth = self.fold.v3.auth
         if not auth.enabled:
             return None
-        token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
+        token = _token(call)
         if token is None:
             name = call.connection.client_cn
             return (name, auth.revision) if name else None
@@ -228,7 +228,7 @@ class Rpc:
         auth = self.fold.v3.auth
         if not auth.enabled or self.jwts is not None or self.learner:
             return False
-        token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
+        token = _token(call)
         return token is not None and hashlib.sha256(token).digest() not in auth.tokens
 
     def later(self, call: Call, serve: Callable[[], None]) -> None:
@@ -399,6 +399,10 @@ class Rpc:
 
 def _ids(cluster: int, member: int) -> bytes:
     return encode_response_header(cluster, member)
+
+
+def _token(call: Call) -> bytes | None:
+    return call.metadata.get(b"token") or call.metadata.get(b"authorization")
 
 
 def encoded(made: Made) -> bytes:

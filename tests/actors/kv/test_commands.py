@@ -40,6 +40,15 @@ class Client:
             self._put()
 
 
+async def a_record_for_each_round(node: Node) -> None:
+    commands = Commands(node.shell)
+    clients = [Client(commands, number + 1, ROUNDS, turns=1 + number % 5) for number in range(CLIENTS)]
+    await until(lambda: not any(client.left for client in clients))
+    # the end apart, when fewer and fewer come again
+    assert commands.sent <= ROUNDS + CLIENTS, "a record for each round"
+    commands.close()
+
+
 @pytest.fixture
 async def one(node: Make) -> Node:
     made: Node = await node("a", still_max=64)
@@ -48,12 +57,7 @@ async def one(node: Make) -> Node:
 
 async def test_those_who_come_again_at_once_share_a_record(one: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPANY_S", 0.05)
-    commands = Commands(one.shell)
-    clients = [Client(commands, number + 1, ROUNDS, turns=1 + number % 5) for number in range(CLIENTS)]
-    await until(lambda: not any(client.left for client in clients))
-    # the end apart, when fewer and fewer come again
-    assert commands.sent <= ROUNDS + CLIENTS, "a record for each round"
-    commands.close()
+    await a_record_for_each_round(one)
 
 
 async def test_who_stays_away_is_waited_for_ever_less_often(one: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from streams.events.base import encode, say
 from streams.log.memory import MemoryLog
 from streams.records import Record
 from streams.replay import LEVEL
-from tests.actors.kv.test_commands import CLIENTS, ROUNDS, Client
+from tests.actors.kv.test_commands import CLIENTS, ROUNDS, a_record_for_each_round
 from tests.actors.test_shell import LOG_ID, Node, put, until
 
 #: A power of two: sums of it are exact.
@@ -116,11 +116,7 @@ async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
 
 
 async def test_commands_of_those_who_come_again_share_a_record(far: Node) -> None:
-    commands = Commands(far.shell)
-    clients = [Client(commands, number + 1, ROUNDS, turns=1 + number % 5) for number in range(CLIENTS)]
-    await until(lambda: not any(client.left for client in clients))
-    assert commands.sent <= ROUNDS + CLIENTS, "a record for each round, the end apart"
-    commands.close()
+    await a_record_for_each_round(far)
 
 
 async def test_a_second_record_is_under_way_when_many_wait(far: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,5 +83,14 @@ def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: P
         ]
         over.set()
         told.cancel()
+        # who has no token at all doesn't fill the memory meanwhile
+        server.call(lambda: made_elsewhere(b"five", 5))
+        much = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k" * 100_000))
+        refused(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "invalid auth token",
+            next,
+            watch(iter([much] * 20), metadata=[("token", "six")], timeout=10),
+        )
         server.call(server.log.free.set)
         refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", "four")
