@@ -36,7 +36,7 @@ def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
                 raise errors.NOT_FOR_LEARNERS
             serve(call, parse(raw), len(raw))
         except V3Error as error:
-            call.finish(error.code, error.message)
+            rpc.refuse(call, error)
         except DecodeError as unread:
             call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {unread}")
 
@@ -63,7 +63,7 @@ def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None
                 raise errors.NOT_FOR_LEARNERS
             known(call, request, size)
         except V3Error as error:
-            call.finish(error.code, error.message)
+            rpc.refuse(call, error)
 
     return handler
 

@@ -117,6 +117,8 @@ class Rpc:
         self.quota_bytes = setting.etcd.quota_backend_bytes or QUOTA_BYTES
         #: the alarm of a full store is on its way
         self._alarming = False
+        #: calls that are told that there is no space when the alarm is on
+        self._refused: list[Call] = []
         self.rates = Rates(self.revs)
         #: the master's last renewal, and when it was new here
         self._heard = (-1, 0.0)
@@ -283,7 +285,8 @@ class Rpc:
     # -- quota ------------------------------------------------------------------------------------------------
 
     def spend(self, size: int) -> None:
-        """Before a command that adds ``size`` bytes. Raises NO_SPACE, and then says so on the log, as etcd does."""
+        """Before a command that adds ``size`` bytes. Raises NO_SPACE, and then says so on the log, as etcd does; who is
+        refused is told by :meth:`refuse`, when that is applied: it may ask for alarms next."""
         if self.revs.size + size <= self.quota_bytes or self.quota_bytes < 0:
             return
         alarm = (NOSPACE, self.member_id)
@@ -295,6 +298,17 @@ class Rpc:
 
     def _alarmed(self, _: object) -> None:
         self._alarming = False
+        refused, self._refused = self._refused, []
+        for call in refused:
+            if not call.gone:
+                call.finish(errors.NO_SPACE.code, errors.NO_SPACE.message)
+
+    def refuse(self, call: Call, error: V3Error) -> None:
+        """The end of a call that isn't served."""
+        if error is errors.NO_SPACE and self._alarming:
+            self._refused.append(call)
+        else:
+            call.finish(error.code, error.message)
 
     # -- commands and reads -----------------------------------------------------------------------------------
 
