@@ -125,8 +125,6 @@ class Running:
         finally:
             if port is not None:
                 await port.close()
-            if self.setting.etcd.tls:
-                await asyncio.sleep(0.1)  # handshakes under way end when their clients have left
             for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

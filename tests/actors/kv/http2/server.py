@@ -128,6 +128,8 @@ class Serving:
                         connection.too_slow()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._end.wait(), self._sweep_s)
+        for _ in range(3):
+            await asyncio.sleep(0)  # who was accepted at last gets its connection
         for connection in list(self.connections):
             connection.too_slow()
         while self.connections:
