@@ -1,12 +1,15 @@
 """A transient process that writes snapshots aside: loads the newest one, applies the tail, writes, exits.
 
 Serving never pauses and the memory of a second replica isn't kept: ``python -m actors.snapshotter`` reads a JSON
-:class:`~actors.setting.Setting` on standard input and prints a JSON line per fold.
+:class:`~actors.setting.Setting` on standard input and prints a JSON line per fold. With ``--patient`` (nobody waits for
+it) it takes the processor when it is idle.
 """
 
 import asyncio
+import contextlib
 import os
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,9 @@ from actors.start import restored
 from streams import snapshots
 from streams.history.at import entries
 from streams.log.open import open_log
+
+#: For so long a patient one uses idle time only.
+PATIENT, PATIENCE_S = "--patient", 60.0
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -54,8 +60,27 @@ async def take(setting: Setting) -> list[Taken]:
     return taken
 
 
+def be_patient() -> None:
+    """Run when nobody else wants the processor, and after PATIENCE_S beside them: a machine that is never idle must
+    have snapshots, too."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    timer = threading.Timer(PATIENCE_S, _insist)
+    timer.daemon = True
+    timer.start()
+
+
+def _insist() -> None:
+    # not everybody may: then it goes on as it began
+    with contextlib.suppress(PermissionError):
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
 def main() -> None:
     os.nice(10)
+    if PATIENT in sys.argv[1:]:
+        be_patient()
     setting = msgspec.json.decode(sys.stdin.buffer.read(), type=Setting)
     for taken in asyncio.run(take(setting)):
         sys.stdout.buffer.write(msgspec.json.encode(taken) + b"\n")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from actors.setting import Setting
 from actors.shell import Shell
-from actors.snapshotter import Taken
+from actors.snapshotter import PATIENT, Taken
 from streams import snapshots
 from streams.events import log as says
 from streams.events.base import say
@@ -40,7 +40,7 @@ async def keep(setting: Setting, shell: Shell) -> None:
         if not is_due(shell.host.replica.offset - last, began_s - ended_s, took_s):
             continue
         try:
-            taken = await take(setting)
+            taken = await take(setting, PATIENT)
             ended_s = time.monotonic()
             took_s = ended_s - began_s
             for one in taken:
@@ -64,12 +64,13 @@ async def on_request(request: Request) -> Response:
     return plain([msgspec.to_builtins(one) for one in taken])
 
 
-async def take(setting: Setting) -> list[Taken]:
-    """Run the snapshotter to its end. Raises RuntimeError with what it said on stderr."""
+async def take(setting: Setting, *words: str) -> list[Taken]:
+    """Run the snapshotter to its end; ``words``: its arguments. Raises RuntimeError with what it said on stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "actors.snapshotter",
+        *words,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -32,7 +32,7 @@ from faust.types import TP
 from streams.audit import kafka
 from streams.audit.export import founded
 from streams.audit.file import TrailFile
-from streams.audit.lines import BadLine, Line, parse, plain
+from streams.audit.lines import BadLine, Line, plain, unpacked
 from streams.audit.outcomes import MARK, Unique
 from streams.audit.trail import Alert, Commands, Refusals
 from streams.audit.whole import Handle, Message, Whole
@@ -147,11 +147,12 @@ def application(
 
     async def of_outcomes(message: Message) -> None:
         try:
-            line = parse(message.value or b"", f"{kafka.outcomes_topic(address.topic)} offset {message.offset}")
+            lines = unpacked(message.value or b"", f"{kafka.outcomes_topic(address.topic)} offset {message.offset}")
         except BadLine as error:
             _logger.warning("passed over: not a line of the trail", error=str(error))
             return
-        if (alert := audit.on_outcome((message.key or b"").decode("utf-8", "replace"), line)) is not None:
+        fold = (message.key or b"").decode("utf-8", "replace")
+        for alert in filter(None, [audit.on_outcome(fold, line) for line in lines]):
             _logger.warning("refused often", **msgspec.structs.asdict(alert))
             await alerts.send(key=alert.principal.encode(), value=msgspec.json.encode(alert))
 

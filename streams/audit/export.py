@@ -97,11 +97,12 @@ async def outcomes(
                     raise LogUnavailable(f"reading {where.topic}: {error.str()}")
                 at = (offset or 0) + 1
                 try:
-                    line = kafka.line_in(message)
+                    fold, lines = kafka.lines_in(message)
                 except BadLine as wrong:
                     bad(wrong)
                     continue
-                yield line
+                for line in lines:
+                    yield fold, line
     finally:
         await asyncio.to_thread(consumer.close)
 

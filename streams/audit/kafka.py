@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from streams.audit.lines import BadLine, Line, encode, parse
+from streams.audit.lines import BadLine, Line, packed, unpacked
 from streams.audit.outcomes import Feed, OutcomeSink, replayed_lines
 from streams.log.kafka.clients import built
 from streams.log.kafka.options import Address, Options, for_consumer, for_producer, parse_address, parse_options
@@ -20,8 +20,10 @@ from streams.records import Position
 from streams.replay import Fold
 
 ANSWER_TIMEOUT_S = 10.0
-#: Messages that are looked through at once when the end of a fold is searched backwards.
-WINDOW = 500
+#: Messages that are read at once.
+READ_MAX = 500
+#: Messages that are looked through at once when the end of a fold is searched backwards; each time four times as many.
+WINDOW = 20
 #: Outcomes are kept for ever unless an operator says otherwise: the log has them all, this is a derived view.
 SETTINGS = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
@@ -67,8 +69,8 @@ class KafkaOutlet:
                 failed.append(error)
 
         try:
-            for line in lines:
-                self._producer.produce(self.topic, encode(line), fold.encode(), on_delivery=delivered)
+            for value in packed(lines):
+                self._producer.produce(self.topic, value, fold.encode(), on_delivery=delivered)
                 self._producer.poll(0)
             left = self._producer.flush(self._options.timeout_ms / 1000 + 5)
         except (KafkaException, BufferError) as error:
@@ -137,7 +139,7 @@ def _read(consumer: Consumer, topic: str, start: int, end: int) -> list[Message]
     consumer.assign([TopicPartition(topic, 0, start)])
     read: list[Message] = []
     while True:
-        messages = some(consumer, WINDOW)
+        messages = some(consumer, READ_MAX)
         if not messages:
             raise LogUnavailable(f"reading {topic}: no answer")
         for message in messages:
@@ -154,12 +156,13 @@ def _read(consumer: Consumer, topic: str, start: int, end: int) -> list[Message]
 
 
 def _lines(messages: Sequence[Message]) -> list[tuple[str, Line]]:
-    """Fold and line of each; what isn't a line is passed over."""
-    lines: list[tuple[str, Line]] = []
+    """Fold and line of all; what isn't a line is passed over."""
+    found: list[tuple[str, Line]] = []
     for message in messages:
         with contextlib.suppress(BadLine):
-            lines.append(line_in(message))
-    return lines
+            fold, lines = lines_in(message)
+            found += [(fold, line) for line in lines]
+    return found
 
 
 def between(address: Address, options: Options, topic: str, start: int, end: int) -> list[Message]:
@@ -208,13 +211,13 @@ def some(consumer: Consumer, count: int) -> list[Message]:
     return [] if first is None else [first, *consumer.consume(count - 1, 0)]
 
 
-def line_in(message: Message) -> tuple[str, Line]:
-    """Fold and line of a message of the outcomes topic. Raises BadLine that names the offset."""
+def lines_in(message: Message) -> tuple[str, list[Line]]:
+    """Fold and lines of a message of the outcomes topic. Raises BadLine that names the offset."""
     where = f"{message.topic()} offset {message.offset()}"
     key, value = message.key(), message.value()
     if not isinstance(key, bytes) or not isinstance(value, bytes):
         raise BadLine(f"{where}: no key or no value")
-    return key.decode("utf-8", "replace"), parse(value, where)
+    return key.decode("utf-8", "replace"), unpacked(value, where)
 
 
 def replicas(address: Address, options: Options, topic: str) -> int:

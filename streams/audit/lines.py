@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from streams.replay import Applied
 
 #: Positions in lines sort as text in no order; they are compared as these.
 _POSITION = re.compile(r"(\d{1,19})\.(\d{1,9})")
+#: Of a value of the outcomes topic with several lines.
+PACK_BYTES_MAX = 128 * 1024
 
 
 class BadLine(ValueError):
@@ -110,13 +113,29 @@ def tells(fold: str, stream: str) -> bool:
     return fold != ("control" if stream == "kv" else "kv")
 
 
-def encode(line: Line) -> bytes:
-    """A line as the outcomes topic's value."""
-    return msgspec.json.encode(line)
+def packed(lines: Iterable[Line]) -> Iterator[bytes]:
+    """Values of the outcomes topic: lines of JSON with an end between two, in order."""
+    rows: list[bytes] = []
+    size = 0
+    for line in lines:
+        row = msgspec.json.encode(line)
+        if rows and size + len(row) > PACK_BYTES_MAX:
+            yield b"\n".join(rows)
+            rows, size = [], 0
+        rows.append(row)
+        size += len(row) + 1
+    if rows:
+        yield b"\n".join(rows)
+
+
+def unpacked(raw: bytes, where: str = "lines") -> list[Line]:
+    """Read a value of the outcomes topic. Raises BadLine that begins with ``where``: none of it counts."""
+    rows = raw.split(b"\n")
+    return [parse(row, where if len(rows) == 1 else f"{where}, line {at}") for at, row in enumerate(rows, 1)]
 
 
 def parse(raw: bytes, where: str = "line") -> Line:
-    """Read a value of the outcomes topic. Raises BadLine that begins with ``where``."""
+    """Read one line. Raises BadLine that begins with ``where``."""
     try:
         line = _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,12 +1,15 @@
 """The outcomes topic: what each command came to, written by the master's replicas, resumed without a gap.
 
-One topic, ``<log topic>.outcomes``, one partition; key = fold (``control``, ``kv``), value = a line
+One topic, ``<log topic>.outcomes``, one partition; key = fold (``control``, ``kv``), value = lines
 (:mod:`streams.audit.lines`). Each fold's lines are in the order of their positions, except that a new master may
 write again what the old one wrote last: readers drop a line whose position is not above the fold's last one.
 
-How a fail-over leaves no gap: every replica feeds the lines that it applies into a ring (:class:`Feed`). Who becomes
-master reads the end of the topic for the last line of its fold and goes on behind it, from its ring, or, if that
-doesn't reach back so far, by replaying the log from a snapshot. An old master that still writes writes the same lines.
+The topic costs the brokers as much as the log does, for each message: so lines are written some times a second,
+many in a message. Who reads them is a quarter of a second behind the log.
+
+How a fail-over leaves no gap: every replica keeps what it applied last (:class:`Feed`). Who becomes master reads the
+end of the topic for the last line of its fold and goes on behind it, from what it kept, or, if that doesn't reach back
+so far, by replaying the log from a snapshot. An old master that still writes writes the same lines.
 An idle fold leaves a *mark* now and then, so that the end of the topic is soon found.
 """
 
@@ -14,7 +17,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -27,10 +30,12 @@ from streams.log.port import Log, LogError, LogTruncated
 from streams.records import Position
 from streams.replay import Applied, Fold
 
-#: Lines that a replica keeps, in case it becomes master: a fail-over's worth at full speed (some 10 MB).
-RING_LINES = 32_768
-#: Lines that are handed to the topic at once.
-BATCH_LINES = 2000
+#: Events, and bytes of their records, that a replica keeps in case it becomes master: a fail-over's at full speed.
+RING_EVENTS, RING_BYTES = 32_768, 16 * 1024 * 1024
+#: Lines that are handed to the topic at once: they are made on the actor's loop, in about a millisecond.
+BATCH_LINES = 500
+#: Fewer than these are written this long after those before them.
+PACE_S = 0.25
 #: A fold that moved and had no lines is marked after this long.
 MARK_S = 10.0
 RETRY_S = 1.0
@@ -54,17 +59,19 @@ class Outlet(Protocol):
 
 
 class Feed:
-    """The newest lines of a fold, as its replica applies events. ``applied`` is called by the actor, in its loop.
+    """What a fold's replica applied last; lines are made of it by the master alone. ``applied`` is called by the actor,
+    in its loop.
 
     ``start``: all lines above this position are here. ``end``: the last position applied.
     """
 
-    def __init__(self, fold: str, lines_max: int = RING_LINES) -> None:
+    def __init__(self, fold: str, events_max: int = RING_EVENTS, bytes_max: int = RING_BYTES) -> None:
         self.fold = fold
         self.start = START
         self.end = START
-        self._lines: deque[tuple[Position, Line]] = deque()
-        self._lines_max = lines_max
+        self._batches: deque[tuple[Sequence[Applied], int]] = deque()
+        self._events = self._bytes = 0
+        self._events_max, self._bytes_max = events_max, bytes_max
         self._changed = asyncio.Event()
 
     def applied(self, batch: Sequence[Applied], live: bool) -> None:
@@ -77,23 +84,37 @@ class Feed:
             first = batch[0].position
             self.start = Position(first.offset, first.index - 1)
         if live:
-            for one in batch:
-                if tells(self.fold, one.record.stream) and audited(one):
-                    self._lines.append((one.position, line_of(one)))
-            while len(self._lines) > self._lines_max:
-                self.start = self._lines.popleft()[0]
+            size = sum(len(record.payload) for record in {one.record.offset: one.record for one in batch}.values())
+            self._batches.append((batch, size))
+            self._events += len(batch)
+            self._bytes += size
+            while self._events > self._events_max or self._bytes > self._bytes_max:
+                self._forget()
         else:
-            self._lines.clear()
+            self._batches.clear()
+            self._events = self._bytes = 0
             self.start = batch[-1].position
         self.end = batch[-1].position
         self._changed.set()
 
+    def _forget(self) -> None:
+        batch, size = self._batches.popleft()
+        self._events -= len(batch)
+        self._bytes -= size
+        self.start = batch[-1].position
+
     def after(self, position: Position) -> list[Line]:
-        """Up to BATCH_LINES lines above ``position``, which is not below ``start``."""
+        """Up to BATCH_LINES lines above ``position``, which is not below ``start``. Forgets what is not above it."""
         assert position >= self.start, (position, self.start)
-        while self._lines and self._lines[0][0] <= position:
-            self.start = self._lines.popleft()[0]
-        return [line for _, line in list(self._lines)[:BATCH_LINES]]
+        while self._batches and self._batches[0][0][-1].position <= position:
+            self._forget()
+        lines = (
+            line_of(one)
+            for batch, _ in self._batches
+            for one in batch
+            if one.position > position and tells(self.fold, one.record.stream) and audited(one)
+        )
+        return list(islice(lines, BATCH_LINES))
 
     async def wait(self, timeout_s: float) -> None:
         """Until something is applied, or the time is over."""
@@ -147,7 +168,10 @@ class OutcomeSink:
         if self.written < self.feed.start:
             await self._catch_up(self._outlet)
         elif lines := self.feed.after(self.written):
-            await self._write(self._outlet, lines)
+            if len(lines) < BATCH_LINES and (wait_s := self._wrote_s + PACE_S - _now_s()) > 0:
+                await asyncio.sleep(wait_s)
+            else:
+                await self._write(self._outlet, lines)
         else:
             await self.feed.wait(MARK_S)
             if self._idle():
@@ -155,7 +179,7 @@ class OutcomeSink:
 
     def _idle(self) -> bool:
         """The fold moved, has nothing to write above what is written, and left no mark for a while."""
-        feed, now_s = self.feed, asyncio.get_running_loop().time()
+        feed, now_s = self.feed, _now_s()
         if not self._acting() or now_s < self._wrote_s + MARK_S or feed.end <= self.written:
             return False
         return feed.start <= self.written and not feed.after(self.written)
@@ -177,12 +201,16 @@ class OutcomeSink:
             assert all(one.at < other.at for one, other in pairwise(lines))
             await outlet.write(self.feed.fold, lines)
             self.written = lines[-1].at
-            self._wrote_s = asyncio.get_running_loop().time()
+            self._wrote_s = _now_s()
 
     async def _close(self) -> None:
         if self._outlet is not None:
             outlet, self._outlet = self._outlet, None
             await outlet.close()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def replayed_lines(

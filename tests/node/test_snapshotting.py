@@ -1,4 +1,8 @@
-"""When a snapshot is due."""
+"""When a snapshot is due, and how it gives way."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +27,30 @@ def test_a_long_one_is_rare_unless_a_start_would_take_long(
     records: int, rested_s: float, took_s: float, due: bool
 ) -> None:
     assert is_due(records, rested_s, took_s) is due
+
+
+#: What a process (and a thread of it that is there already) runs as: when it begins, and when its patience is over.
+LOOK = """
+import os, threading, time
+from actors import snapshotter
+snapshotter.PATIENCE_S = 0.2
+held = threading.Event()
+threading.Thread(target=held.wait).start()
+snapshotter.be_patient()
+def kinds():
+    return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+first = os.sched_getscheduler(0)
+late = threading.Thread(target=held.wait)
+late.start()
+until_s = time.monotonic() + 20
+while kinds() != {os.SCHED_OTHER} and time.monotonic() < until_s:
+    time.sleep(0.02)
+print(first == os.SCHED_IDLE, kinds() == {os.SCHED_OTHER})
+held.set()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may come back from idle time")
+def test_one_that_nobody_waits_for_takes_idle_time_but_not_for_ever() -> None:
+    told = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.split() == ["True", "True"]

@@ -152,8 +152,9 @@ async def test_the_end_of_a_fold_is_found_behind_many_lines_of_the_other(address
     try:
         assert await outlet.last("kv") is None
         await outlet.write("control", [Line("1.0", "unit.submitted.v1", "accepted")])
-        await outlet.write("kv", [Line(f"{at}.0", "kv.set.v1", "accepted") for at in range(2, 3002)])
-        assert await outlet.last("kv") == Position(3001, 0)
+        for first in range(2, 2 + 3 * kafka.WINDOW):
+            await outlet.write("kv", [Line(f"{first}.{index}", "kv.set.v1", "accepted") for index in range(20)])
+        assert await outlet.last("kv") == Position(1 + 3 * kafka.WINDOW, 19)
         assert await outlet.last("control") == Position(1, 0)
     finally:
         await outlet.close()

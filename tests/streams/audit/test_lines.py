@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audit.lines import BadLine, Line, audit_line, audited, encode, iso, line_of, parse, tells
+from streams.audit import lines as audit_lines
+from streams.audit.lines import BadLine, Line, audit_line, audited, iso, line_of, packed, parse, tells, unpacked
 from streams.audit.trail import FOLDS
 from streams.events import STREAMS, kv, say, unit
 from streams.events.base import Base64
@@ -38,7 +39,7 @@ def test_a_line_says_who_did_what_when_and_what_came_of_it() -> None:
 
 
 def test_no_value_is_on_the_trail() -> None:
-    assert b"secret value" not in encode(line_of(applied(kv.Set("/a", "secret value"))))
+    assert b"secret value" not in b"".join(packed([line_of(applied(kv.Set("/a", "secret value")))]))
 
 
 def test_keys_that_are_not_text_are_shown_as_base64() -> None:
@@ -66,10 +67,21 @@ lines = st.builds(
 )
 
 
-@given(lines)
-def test_lines_come_back_as_they_were_written(line: Line) -> None:
-    assert parse(encode(line)) == line
-    assert isinstance(iso(line.time_ms), str)
+@given(st.lists(lines, max_size=8), st.sampled_from([1, 300, 10**6]))
+def test_lines_come_back_as_they_were_written(written: list[Line], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit_lines, "PACK_BYTES_MAX", most)
+        values = list(packed(written))
+    assert [line for value in values for line in unpacked(value)] == written
+    assert all(len(value) <= most or b"\n" not in value for value in values)
+    assert len(values) == (len(written) if most == 1 else 1 if most == 10**6 and written else len(values))
+    assert all(isinstance(iso(line.time_ms), str) for line in written)
+
+
+@pytest.mark.parametrize("rows", [b"", b"\n", b"{}\n", b'{"position":"7.0","type":"a","outcome":"accepted"}\n'])
+def test_lines_of_which_one_is_none_are_none(rows: bytes) -> None:
+    with pytest.raises(BadLine, match=r"^topic offset 12(, line \d)?: "):
+        unpacked(rows, "topic offset 12")
 
 
 @given(
@@ -78,6 +90,8 @@ def test_lines_come_back_as_they_were_written(line: Line) -> None:
 def test_any_bytes_give_a_line_or_a_bad_line_that_names_the_place(raw: bytes) -> None:
     with pytest.raises(BadLine, match=r"^topic offset 12: "):
         parse(raw, "topic offset 12")
+    with pytest.raises(BadLine, match=r"^topic offset 12(, line \d+)?: "):
+        unpacked(raw, "topic offset 12")
 
 
 @pytest.mark.parametrize("field", [{"position": "7"}, {"position": "x.1"}, {"outcome": "maybe"}, {"more": 1}])

@@ -87,6 +87,7 @@ class Node:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "RETRY_S", 0.001)
+    monkeypatch.setattr(outcomes, "PACE_S", 0.001)
 
 
 async def founded() -> MemoryLog:
@@ -220,3 +221,48 @@ async def test_a_replica_that_began_with_a_snapshot_knows_what_it_does_not_have(
         await task
     assert topic.read() == expected(log)
     assert len(calls) == 1
+
+
+async def test_lines_are_told_some_times_a_second_and_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "PACE_S", 1.0)
+    monkeypatch.setattr(outcomes, "BATCH_LINES", 50)
+    log, topic = await founded(), Topic()
+    writes: list[int] = []
+    write = topic.write
+
+    async def counted(fold: str, lines: Sequence[Line]) -> None:
+        writes.append(len(lines))
+        await write(fold, lines)
+
+    monkeypatch.setattr(topic, "write", counted)
+    node = Node(log, topic, tmp_path, ring=1000)
+    node.master = node.live = True
+    await command(log, "/first")
+    await until(lambda: writes == [1])
+    for number in range(10):
+        await command(log, f"/{number}")
+        await asyncio.sleep(0.001)
+    await until(lambda: sum(writes) == 11)
+    assert len(writes) <= 3, "they wait for each other"
+    await command(log, "/many", 120)
+    await until(lambda: topic.read() == expected(log))
+    assert writes[-3:] == [50, 50, 20]
+    await node.stop()
+
+
+async def test_what_is_kept_for_a_fail_over_is_bounded_by_events_and_bytes() -> None:
+    log = await founded()
+    for number in range(9):
+        await command(log, f"/{number}", 3)
+    replica = Replica(Counting())
+    batches = [replica.apply(entry) for entry in log.entries]
+    size = sum(len(one[0].record.payload) for one in batches[-2:])
+    for feed in (Feed("kv", 7), Feed("kv", bytes_max=size)):
+        for batch in batches:
+            feed.applied(batch, live=True)
+        assert (feed.start, feed.end) == (Position(8, 2), Position(10, 2))
+        assert [line.position for line in feed.after(Position(9, 1))] == ["9.2", "10.0", "10.1", "10.2"]
+        assert [line.position for line in feed.after(Position(9, 2))] == ["10.0", "10.1", "10.2"]
+        assert feed.start == Position(9, 2)
