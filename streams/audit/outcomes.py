@@ -32,9 +32,9 @@ from streams.replay import Applied, Fold
 
 #: Events, and bytes of their records, that a replica keeps in case it becomes master: a fail-over's at full speed.
 RING_EVENTS, RING_BYTES = 32_768, 16 * 1024 * 1024
-#: Lines that are handed to the topic at once: they are made on the actor's loop, in about a millisecond.
-BATCH_LINES = 500
-#: Fewer than these are written this long after those before them.
+#: Lines that are handed to the topic at once. They are made on the actor's loop, SLICE_LINES in about a millisecond.
+BATCH_LINES, SLICE_LINES = 4000, 500
+#: Fewer than a batch are written this long after those before them.
 PACE_S = 0.25
 #: A fold that moved and had no lines is marked after this long.
 MARK_S = 10.0
@@ -83,19 +83,22 @@ class Feed:
             # a replica may begin with a snapshot: what came before its first event is not here
             first = batch[0].position
             self.start = Position(first.offset, first.index - 1)
-        if live:
+        if live and any(map(self._tells, batch)):
             size = sum(len(record.payload) for record in {one.record.offset: one.record for one in batch}.values())
             self._batches.append((batch, size))
             self._events += len(batch)
             self._bytes += size
             while self._events > self._events_max or self._bytes > self._bytes_max:
                 self._forget()
-        else:
+        elif not live:
             self._batches.clear()
             self._events = self._bytes = 0
             self.start = batch[-1].position
         self.end = batch[-1].position
         self._changed.set()
+
+    def _tells(self, one: Applied) -> bool:
+        return tells(self.fold, one.record.stream) and audited(one)
 
     def _forget(self) -> None:
         batch, size = self._batches.popleft()
@@ -104,17 +107,21 @@ class Feed:
         self.start = batch[-1].position
 
     def after(self, position: Position) -> list[Line]:
-        """Up to BATCH_LINES lines above ``position``, which is not below ``start``. Forgets what is not above it."""
+        """Up to SLICE_LINES lines above ``position``, which is not below ``start``."""
         assert position >= self.start, (position, self.start)
-        while self._batches and self._batches[0][0][-1].position <= position:
-            self._forget()
         lines = (
             line_of(one)
             for batch, _ in self._batches
+            if batch[-1].position > position
             for one in batch
-            if one.position > position and tells(self.fold, one.record.stream) and audited(one)
+            if one.position > position and self._tells(one)
         )
-        return list(islice(lines, BATCH_LINES))
+        return list(islice(lines, SLICE_LINES))
+
+    def written(self, position: Position) -> None:
+        """What isn't above it needn't be kept."""
+        while self._batches and self._batches[0][0][-1].position <= position:
+            self._forget()
 
     async def wait(self, timeout_s: float) -> None:
         """Until something is applied, or the time is over."""
@@ -167,7 +174,7 @@ class OutcomeSink:
             self.written = await self._outlet.last(self.feed.fold) or START
         if self.written < self.feed.start:
             await self._catch_up(self._outlet)
-        elif lines := self.feed.after(self.written):
+        elif lines := await self._lines():
             if len(lines) < BATCH_LINES and (wait_s := self._wrote_s + PACE_S - _now_s()) > 0:
                 await asyncio.sleep(wait_s)
             else:
@@ -176,6 +183,16 @@ class OutcomeSink:
             await self.feed.wait(MARK_S)
             if self._idle():
                 await self._write(self._outlet, [Line(str(self.feed.end), MARK, "accepted")])
+
+    async def _lines(self) -> list[Line]:
+        """What is to be written next, a batch at most."""
+        lines: list[Line] = []
+        at = self.written
+        while len(lines) < BATCH_LINES and at >= self.feed.start and (more := self.feed.after(at)):
+            lines += more
+            at = more[-1].at
+            await asyncio.sleep(0)
+        return lines
 
     def _idle(self) -> bool:
         """The fold moved, has nothing to write above what is written, and left no mark for a while."""
@@ -201,6 +218,7 @@ class OutcomeSink:
             assert all(one.at < other.at for one, other in pairwise(lines))
             await outlet.write(self.feed.fold, lines)
             self.written = lines[-1].at
+            self.feed.written(self.written)
             self._wrote_s = _now_s()
 
     async def _close(self) -> None:

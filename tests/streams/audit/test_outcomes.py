@@ -228,6 +228,7 @@ async def test_lines_are_told_some_times_a_second_and_many_at_once(
 ) -> None:
     monkeypatch.setattr(outcomes, "PACE_S", 1.0)
     monkeypatch.setattr(outcomes, "BATCH_LINES", 50)
+    monkeypatch.setattr(outcomes, "SLICE_LINES", 20)
     log, topic = await founded(), Topic()
     writes: list[int] = []
     write = topic.write
@@ -248,7 +249,7 @@ async def test_lines_are_told_some_times_a_second_and_many_at_once(
     assert len(writes) <= 3, "they wait for each other"
     await command(log, "/many", 120)
     await until(lambda: topic.read() == expected(log))
-    assert writes[-3:] == [50, 50, 20]
+    assert writes[-2:] == [60, 60]
     await node.stop()
 
 
@@ -265,4 +266,8 @@ async def test_what_is_kept_for_a_fail_over_is_bounded_by_events_and_bytes() -> 
         assert (feed.start, feed.end) == (Position(8, 2), Position(10, 2))
         assert [line.position for line in feed.after(Position(9, 1))] == ["9.2", "10.0", "10.1", "10.2"]
         assert [line.position for line in feed.after(Position(9, 2))] == ["10.0", "10.1", "10.2"]
+        assert feed.start == Position(8, 2), "what was asked for is written only later"
+        feed.written(Position(9, 1))
+        assert feed.start == Position(8, 2)
+        feed.written(Position(9, 2))
         assert feed.start == Position(9, 2)
