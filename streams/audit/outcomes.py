@@ -32,8 +32,10 @@ from streams.replay import Applied, Fold
 
 #: Events, and bytes of their records, that a replica keeps in case it becomes master: a fail-over's at full speed.
 RING_EVENTS, RING_BYTES = 32_768, 16 * 1024 * 1024
+#: The master keeps so many times more, until it is written: replaying the log for it costs much more than a slow topic.
+STRETCH = 6
 #: Lines that are handed to the topic at once. They are made on the actor's loop, SLICE_LINES in about a millisecond.
-BATCH_LINES, SLICE_LINES = 4000, 500
+BATCH_LINES, SLICE_LINES = 16_000, 500
 #: Fewer than a batch are written this long after those before them.
 PACE_S = 0.25
 #: A fold that moved and had no lines is marked after this long.
@@ -41,6 +43,8 @@ MARK_S = 10.0
 RETRY_S = 1.0
 MARK = "audit.mark.v1"
 GAP = "audit.gap.v1"
+#: The log is replayed on the actor's loop for so long, and then not for so long: who is served waits no longer for it.
+WORK_S, REST_S = 0.001, 0.003
 START = Position(-1)
 
 
@@ -62,7 +66,8 @@ class Feed:
     """What a fold's replica applied last; lines are made of it by the master alone. ``applied`` is called by the actor,
     in its loop.
 
-    ``start``: all lines above this position are here. ``end``: the last position applied.
+    ``start``: all lines above this position are here. ``end``: the last position applied. ``stretch``: how many times
+    more than usual is kept.
     """
 
     def __init__(self, fold: str, events_max: int = RING_EVENTS, bytes_max: int = RING_BYTES) -> None:
@@ -72,6 +77,7 @@ class Feed:
         self._batches: deque[tuple[Sequence[Applied], int]] = deque()
         self._events = self._bytes = 0
         self._events_max, self._bytes_max = events_max, bytes_max
+        self.stretch = 1
         self._changed = asyncio.Event()
 
     def applied(self, batch: Sequence[Applied], live: bool) -> None:
@@ -88,7 +94,7 @@ class Feed:
             self._batches.append((batch, size))
             self._events += len(batch)
             self._bytes += size
-            while self._events > self._events_max or self._bytes > self._bytes_max:
+            while self._events > self.stretch * self._events_max or self._bytes > self.stretch * self._bytes_max:
                 self._forget()
         elif not live:
             self._batches.clear()
@@ -172,6 +178,7 @@ class OutcomeSink:
         if self._outlet is None:
             self._outlet = await self._open()
             self.written = await self._outlet.last(self.feed.fold) or START
+            self.feed.stretch = STRETCH
         if self.written < self.feed.start:
             await self._catch_up(self._outlet)
         elif lines := await self._lines():
@@ -222,6 +229,7 @@ class OutcomeSink:
             self._wrote_s = _now_s()
 
     async def _close(self) -> None:
+        self.feed.stretch = 1
         if self._outlet is not None:
             outlet, self._outlet = self._outlet, None
             await outlet.close()
@@ -238,22 +246,29 @@ async def replayed_lines(
 
     Raises LogTruncated where neither snapshot nor log reaches back. Bind the first four for :data:`Replayed`.
     """
-    replica = snapshots.restore(folder, make, log_id, at_most=above.offset - 1)
+    replica = await asyncio.to_thread(snapshots.restore, folder, make, log_id, at_most=above.offset - 1)
     fold = replica.fold.name
     first = await log.first()
     if replica.offset + 1 < first:
         raise LogTruncated(f"the log starts at {first}, and no snapshot below {above} is kept")
+    lines: list[Line] = []
     async with contextlib.aclosing(entries(log, replica.offset + 1, upto.offset + 1)) as found:
+        rest_s = _now_s() + WORK_S
         async for batch in found:
-            lines = [
-                line_of(applied)
-                for entry in batch
-                for applied in replica.apply(entry)
-                if above < applied.position <= upto and tells(fold, applied.record.stream) and audited(applied)
-            ]
-            for at in range(0, len(lines), BATCH_LINES):
-                yield lines[at : at + BATCH_LINES]
-            await asyncio.sleep(0)
+            for entry in batch:
+                lines += [
+                    line_of(applied)
+                    for applied in replica.apply(entry)
+                    if above < applied.position <= upto and tells(fold, applied.record.stream) and audited(applied)
+                ]
+                if len(lines) >= BATCH_LINES:
+                    yield lines
+                    lines = []
+                if _now_s() > rest_s:
+                    await asyncio.sleep(REST_S)
+                    rest_s = _now_s() + WORK_S
+    if lines:
+        yield lines
 
 
 class Unique:
