@@ -23,6 +23,7 @@ from streams.log.open import open_log
 
 #: For so long a patient one uses idle time only.
 PATIENT, PATIENCE_S = "--patient", 60.0
+NICE = 10
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -60,17 +61,29 @@ async def take(setting: Setting) -> list[Taken]:
     return taken
 
 
-def be_patient() -> None:
-    """Run when nobody else wants the processor, and after PATIENCE_S beside them: a machine that is never idle must
-    have snapshots, too."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    timer = threading.Timer(PATIENCE_S, _insist)
-    timer.daemon = True
-    timer.start()
+def give_way(patient: bool) -> None:
+    """To all others of the machine. ``patient``: run when nobody else wants the processor, and after PATIENCE_S beside
+    them, for a machine that is never idle must have snapshots, too."""
+    with contextlib.suppress(PermissionError):
+        # Linux shares the processor out by sessions first: in its node's one, it would give way to that node alone
+        os.setsid()
+    os.nice(NICE)
+    _of_session(19 if patient else NICE)
+    if patient:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        timer = threading.Timer(PATIENCE_S, _insist)
+        timer.daemon = True
+        timer.start()
+
+
+def _of_session(nice: int) -> None:
+    # where sessions aren't told apart, or others may not be favoured again, it goes on as it is
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _insist() -> None:
-    # not everybody may: then it goes on as it began
+    _of_session(NICE)
     with contextlib.suppress(PermissionError):
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(ProcessLookupError):
@@ -78,9 +91,7 @@ def _insist() -> None:
 
 
 def main() -> None:
-    os.nice(10)
-    if PATIENT in sys.argv[1:]:
-        be_patient()
+    give_way(PATIENT in sys.argv[1:])
     setting = msgspec.json.decode(sys.stdin.buffer.read(), type=Setting)
     for taken in asyncio.run(take(setting)):
         sys.stdout.buffer.write(msgspec.json.encode(taken) + b"\n")

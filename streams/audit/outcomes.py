@@ -137,8 +137,8 @@ class Feed:
         self._changed.clear()
 
 
-#: All lines above a position and not above another, in order: the slow way, from the log.
-Replayed = Callable[[Position, Position], AsyncGenerator[list[Line], None]]
+#: All lines above a position up to the record of another, which may move on, in order: the slow way, from the log.
+Replayed = Callable[[Position, Callable[[], Position]], AsyncGenerator[list[Line], None]]
 
 
 class OutcomeSink:
@@ -162,9 +162,11 @@ class OutcomeSink:
         try:
             while True:
                 if not self._acting():
+                    self.feed.stretch = 1
                     await self._close()
                     await self.feed.wait(RETRY_S)
                     continue
+                self.feed.stretch = STRETCH
                 try:
                     await self._go_on()
                 except LogError as error:
@@ -178,7 +180,6 @@ class OutcomeSink:
         if self._outlet is None:
             self._outlet = await self._open()
             self.written = await self._outlet.last(self.feed.fold) or START
-            self.feed.stretch = STRETCH
         if self.written < self.feed.start:
             await self._catch_up(self._outlet)
         elif lines := await self._lines():
@@ -210,8 +211,14 @@ class OutcomeSink:
 
     async def _catch_up(self, outlet: Outlet) -> None:
         upto = self.feed.start
+
+        def start() -> Position:
+            nonlocal upto
+            upto = self.feed.start
+            return upto
+
         try:
-            async with contextlib.aclosing(self._replayed(self.written, upto)) as found:
+            async with contextlib.aclosing(self._replayed(self.written, start)) as found:
                 async for lines in found:
                     await self._write(outlet, lines)
         except LogTruncated as error:
@@ -229,7 +236,6 @@ class OutcomeSink:
             self._wrote_s = _now_s()
 
     async def _close(self) -> None:
-        self.feed.stretch = 1
         if self._outlet is not None:
             outlet, self._outlet = self._outlet, None
             await outlet.close()
@@ -240,9 +246,9 @@ def _now_s() -> float:
 
 
 async def replayed_lines(
-    log: Log, make: Callable[[], Fold], folder: Path, log_id: str, above: Position, upto: Position
+    log: Log, make: Callable[[], Fold], folder: Path, log_id: str, above: Position, upto: Callable[[], Position]
 ) -> AsyncGenerator[list[Line], None]:
-    """The lines above ``above``, not above ``upto``, made by replaying from the newest snapshot in ``folder`` below.
+    """The lines above ``above`` up to the record of ``upto()``, from the newest snapshot in ``folder`` below.
 
     Raises LogTruncated where neither snapshot nor log reaches back. Bind the first four for :data:`Replayed`.
     """
@@ -251,22 +257,23 @@ async def replayed_lines(
     first = await log.first()
     if replica.offset + 1 < first:
         raise LogTruncated(f"the log starts at {first}, and no snapshot below {above} is kept")
+    rest_s = _now_s() + WORK_S
     lines: list[Line] = []
-    async with contextlib.aclosing(entries(log, replica.offset + 1, upto.offset + 1)) as found:
-        rest_s = _now_s() + WORK_S
-        async for batch in found:
-            for entry in batch:
-                lines += [
-                    line_of(applied)
-                    for applied in replica.apply(entry)
-                    if above < applied.position <= upto and tells(fold, applied.record.stream) and audited(applied)
-                ]
-                if len(lines) >= BATCH_LINES:
-                    yield lines
-                    lines = []
-                if _now_s() > rest_s:
-                    await asyncio.sleep(REST_S)
-                    rest_s = _now_s() + WORK_S
+    while replica.offset < (end := upto()).offset:
+        async with contextlib.aclosing(entries(log, replica.offset + 1, end.offset + 1)) as found:
+            async for batch in found:
+                for entry in batch:
+                    lines += [
+                        line_of(applied)
+                        for applied in replica.apply(entry)
+                        if applied.position > above and tells(fold, applied.record.stream) and audited(applied)
+                    ]
+                    if len(lines) >= BATCH_LINES:
+                        yield lines
+                        lines = []
+                    if _now_s() > rest_s:
+                        await asyncio.sleep(REST_S)
+                        rest_s = _now_s() + WORK_S
     if lines:
         yield lines
 

@@ -4,7 +4,7 @@ is dropped by readers."""
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -208,8 +208,8 @@ async def test_a_replica_that_began_with_a_snapshot_knows_what_it_does_not_have(
     feed.applied(replica.apply(log.entries[-1]), live=True)
     calls: list[tuple[Position, Position]] = []
 
-    async def replayed(above: Position, upto: Position) -> AsyncGenerator[list[Line], None]:
-        calls.append((above, upto))
+    async def replayed(above: Position, upto: Callable[[], Position]) -> AsyncGenerator[list[Line], None]:
+        calls.append((above, upto()))
         async with contextlib.aclosing(replayed_lines(log, Counting, tmp_path, LOG, above, upto)) as found:
             async for lines in found:
                 yield lines
@@ -271,3 +271,14 @@ async def test_what_is_kept_for_a_fail_over_is_bounded_by_events_and_bytes() -> 
         assert feed.start == Position(8, 2)
         feed.written(Position(9, 2))
         assert feed.start == Position(9, 2)
+
+
+async def test_who_catches_up_follows_what_the_replica_drops_meanwhile(tmp_path: Path) -> None:
+    log = await founded()
+    for number in range(9):
+        await command(log, f"/{number}", 2)
+    # began with a snapshot: the first record that it knows is not whole below where it starts
+    uptos = iter([Position(4, -1), Position(7, 1), Position(7, 1)])
+    found = replayed_lines(log, Counting, tmp_path, LOG, Position(2, 0), lambda: next(uptos))
+    lines = [line async for part in found for line in part]
+    assert [line.position for line in lines] == ["2.1", *(f"{at}.{index}" for at in range(3, 8) for index in range(2))]
