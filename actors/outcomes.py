@@ -10,10 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from actors.kinds import Sealed
 from actors.setting import Setting
 from streams.log.port import Log
 from streams.replay import Applied, Fold
 
+#: So long a node that goes on at another log may tell what the old one had last.
+REST_S = 3.0
 #: What an actor calls in its own ``applied``: the batch, and whether it is live.
 Told = Callable[[Sequence[Applied], bool], None]
 
@@ -38,6 +41,11 @@ async def telling(
     task.add_done_callback(_ended)
     try:
         yield feed.applied
+    except Sealed:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                await sink.rest()
+        raise
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):

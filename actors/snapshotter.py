@@ -8,8 +8,10 @@ it) it takes the processor when it is idle.
 import asyncio
 import contextlib
 import os
+import resource
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ import msgspec
 from actors.folds import FOLDS
 from actors.setting import Setting
 from actors.start import restored
+from actors.supervision.process import die_with_parent
 from streams import snapshots
 from streams.history.at import entries
 from streams.log.open import open_log
@@ -24,6 +27,8 @@ from streams.log.open import open_log
 #: For so long a patient one uses idle time only.
 PATIENT, PATIENCE_S = "--patient", 60.0
 NICE = 10
+#: The number of the capability (capabilities(7)).
+CAP_SYS_NICE = 23
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -64,11 +69,12 @@ async def take(setting: Setting) -> list[Taken]:
 def give_way(patient: bool) -> None:
     """To all others of the machine. ``patient``: run when nobody else wants the processor, and after PATIENCE_S beside
     them, for a machine that is never idle must have snapshots, too."""
+    patient = patient and may_come_back()
+    os.nice(NICE)
     with contextlib.suppress(PermissionError):
         # Linux shares the processor out by sessions first: in its node's one, it would give way to that node alone
         os.setsid()
-    os.nice(NICE)
-    _of_session(19 if patient else NICE)
+        _of_session(19 if patient else NICE)
     if patient:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         timer = threading.Timer(PATIENCE_S, _insist)
@@ -76,21 +82,44 @@ def give_way(patient: bool) -> None:
         timer.start()
 
 
+def may_come_back() -> bool:
+    """Whether this process may leave idle time again: with CAP_SYS_NICE, or if its limit of niceness allows it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    limit = resource.getrlimit(resource.RLIMIT_NICE)[0]
+    is_capable = int(status["CapEff"], 16) >> CAP_SYS_NICE & 1
+    return bool(is_capable) or limit == resource.RLIM_INFINITY or limit >= 20 - NICE
+
+
 def _of_session(nice: int) -> None:
-    # where sessions aren't told apart, or others may not be favoured again, it goes on as it is
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
+    """Where sessions aren't told apart, or it may not be favoured again, it goes on as it is."""
+    for _ in range(20):
+        try:
+            Path("/proc/self/autogroup").write_text(str(nice))
+        except BlockingIOError:
+            time.sleep(0.1)  # one may be changed each 100 ms, of the whole machine
+        except OSError:
+            return
+        else:
+            return
 
 
 def _insist() -> None:
     _of_session(NICE)
-    with contextlib.suppress(PermissionError):
-        for thread in os.listdir("/proc/self/task"):
+    while idle := [thread for thread in map(int, os.listdir("/proc/self/task")) if _is_idle(thread)]:
+        for thread in idle:
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _is_idle(thread: int) -> bool:
+    try:
+        return os.sched_getscheduler(thread) == os.SCHED_IDLE
+    except ProcessLookupError:
+        return False
 
 
 def main() -> None:
+    die_with_parent(os.getppid())
     give_way(PATIENT in sys.argv[1:])
     setting = msgspec.json.decode(sys.stdin.buffer.read(), type=Setting)
     for taken in asyncio.run(take(setting)):

@@ -13,7 +13,6 @@ import math
 import os
 import re
 import socket
-import ssl
 import struct
 import time
 from pathlib import Path
@@ -98,20 +97,18 @@ class Port:
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     async def _listen(self, loop: asyncio.AbstractEventLoop, place: places.Place, serves: "Serves") -> None:
+        def front() -> Front:
+            return Front(self, serves)
+
         context = self._certificates.context if place.tls and self._certificates is not None else None
-
-        def front() -> asyncio.Protocol:
-            made = Front(self, serves)
-            return made if context is None else Handshake(self, made, context)
-
         if place.path:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(place.path)
-            self._servers.append(await loop.create_unix_server(front, place.path, backlog=BACKLOG))
+            self._servers.append(await loop.create_unix_server(front, place.path, ssl=context, backlog=BACKLOG))
             if serves in (Serves.ALL, Serves.GRPC):
                 self.urls.append(f"{place.scheme}://{place.path}")
             return
-        server = await loop.create_server(front, place.host or None, place.port, backlog=BACKLOG)
+        server = await loop.create_server(front, place.host or None, place.port, ssl=context, backlog=BACKLOG)
         self._servers.append(server)
         if serves in (Serves.ALL, Serves.GRPC):
             found = [_address(one) for one in server.sockets]
@@ -202,13 +199,13 @@ class Port:
             return None
         return common_name(certificate) if etcd.client_cert_auth else ""
 
-    def opened(self, one: "Front | Handshake") -> None:
-        self._open_ones.add(one)
+    def opened(self, front: "Front") -> None:
+        self._open_ones.add(front)
 
-    def over(self, one: "Front | Handshake") -> None:
-        self._open_ones.discard(one)
-        if self._held is not None and isinstance(one, Front):
-            self._held.discard(one)
+    def over(self, front: "Front") -> None:
+        self._open_ones.discard(front)
+        if self._held is not None:
+            self._held.discard(front)
 
     def _base(self) -> str:
         """Where clients find this node."""
@@ -237,39 +234,8 @@ class PortInUse(Exception):
     exit_code = 4
 
 
-class Handshake(asyncio.Protocol):
-    """A connection by TLS until ``front`` can have it. A server's own way would not let it be ended meanwhile."""
-
-    def __init__(self, port: Port, front: "Front", context: ssl.SSLContext) -> None:
-        self._port, self._front, self._context = port, front, context
-        self._transport: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._port.opened(self)
-        self._task = asyncio.get_running_loop().create_task(self._shake())
-
-    async def _shake(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            made = await loop.start_tls(self._transport, self._front, self._context, server_side=True)
-        except OSError:
-            return  # whoever it was has left, or shows no certificate that is good, or none in time
-        finally:
-            self._port.over(self)
-        # none: it was ended meanwhile
-        if made is not None and not made.is_closing():
-            self._front.connection_made(made)
-
-    def overdue(self, _now: float) -> bool:
-        return False  # the handshake has a limit of its own
-
-    def close(self) -> None:
-        self._transport.abort()
-
-
 class Front(asyncio.Protocol):
-    """A new connection, until its first bytes tell the protocol. They may come before ``connection_made``, by TLS."""
+    """A new connection, until its first bytes tell the protocol."""
 
     def __init__(self, port: Port, serves: Serves, trusted: bool = False) -> None:
         self._port, self._serves = port, serves
@@ -285,10 +251,8 @@ class Front(asyncio.Protocol):
         name = self._port.welcome(transport)
         if name is None:
             transport.abort()
-            return
-        self._client_cn = name
-        if self._bytes:
-            self.data_received(b"")
+        else:
+            self._client_cn = name
 
     def resume(self) -> None:
         """What was held back is looked at."""
@@ -298,8 +262,6 @@ class Front(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._bytes += data
-        if self._transport is None:
-            return
         serves = self._serves
         if serves is not Serves.METRICS and not self._trusted and self._port.holds(self):
             self._transport.pause_reading()

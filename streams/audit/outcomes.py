@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from streams import snapshots
 from streams.audit.lines import Line, audited, line_of, tells
 from streams.history.at import entries
 from streams.log.port import Log, LogError, LogTruncated
+from streams.outcomes import DONE, Rejected
 from streams.records import Position
 from streams.replay import Applied, Fold
 
@@ -91,7 +92,12 @@ class Feed:
             self.start = Position(first.offset, first.index - 1)
         if live and any(map(self._tells, batch)):
             size = sum(len(record.payload) for record in {one.record.offset: one.record for one in batch}.values())
-            self._batches.append((batch, size))
+            # without results: those of ranges in transactions may be large
+            kept = [
+                one if type(one.outcome) is Rejected else Applied(one.event, one.position, DONE, one.record)
+                for one in batch
+            ]
+            self._batches.append((kept, size))
             self._events += len(batch)
             self._bytes += size
             while self._events > self.stretch * self._events_max or self._bytes > self.stretch * self._bytes_max:
@@ -124,6 +130,11 @@ class Feed:
         )
         return list(islice(lines, SLICE_LINES))
 
+    @property
+    def middle(self) -> Position:
+        """Where who catches up goes to: at ``start`` it would be too late again, where much comes."""
+        return self._batches[len(self._batches) // 2][0][-1].position if self._batches else self.start
+
     def written(self, position: Position) -> None:
         """What isn't above it needn't be kept."""
         while self._batches and self._batches[0][0][-1].position <= position:
@@ -150,6 +161,7 @@ class OutcomeSink:
         self.feed = feed
         #: the last position that is known to be in the topic
         self.written = START
+        self._acted_s = float("-inf")
         self._open = open_outlet
         self._replayed = replayed
         self._acting = acting
@@ -166,7 +178,7 @@ class OutcomeSink:
                     await self._close()
                     await self.feed.wait(RETRY_S)
                     continue
-                self.feed.stretch = STRETCH
+                self.feed.stretch, self._acted_s = STRETCH, _now_s()
                 try:
                     await self._go_on()
                 except LogError as error:
@@ -175,6 +187,14 @@ class OutcomeSink:
                     await asyncio.sleep(RETRY_S)
         finally:
             await self._close()
+
+    async def rest(self) -> None:
+        """The log is sealed, nobody acts on it any more: return when what it had is told, if that was this one's."""
+        if _now_s() - self._acted_s > RETRY_S + MARK_S:
+            return
+        self._acting = lambda: True
+        while self.written < self.feed.start or self.feed.after(self.written):
+            await asyncio.sleep(0.02)
 
     async def _go_on(self) -> None:
         if self._outlet is None:
@@ -212,14 +232,17 @@ class OutcomeSink:
     async def _catch_up(self, outlet: Outlet) -> None:
         upto = self.feed.start
 
-        def start() -> Position:
+        def goal() -> Position:
             nonlocal upto
-            upto = self.feed.start
+            if self.feed.start > upto:
+                upto = self.feed.middle
             return upto
 
         try:
-            async with contextlib.aclosing(self._replayed(self.written, start)) as found:
+            async with contextlib.aclosing(self._replayed(self.written, goal)) as found:
                 async for lines in found:
+                    if not self._acting():
+                        return
                     await self._write(outlet, lines)
         except LogTruncated as error:
             why = f"outcomes above {self.written} up to {upto} can't be told: {error}"
@@ -229,7 +252,6 @@ class OutcomeSink:
 
     async def _write(self, outlet: Outlet, lines: Sequence[Line]) -> None:
         if lines:
-            assert all(one.at < other.at for one, other in pairwise(lines))
             await outlet.write(self.feed.fold, lines)
             self.written = lines[-1].at
             self.feed.written(self.written)
@@ -274,8 +296,9 @@ async def replayed_lines(
                     if _now_s() > rest_s:
                         await asyncio.sleep(REST_S)
                         rest_s = _now_s() + WORK_S
-    if lines:
-        yield lines
+        if lines:
+            yield lines
+            lines = []
 
 
 class Unique:

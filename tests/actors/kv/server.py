@@ -125,6 +125,9 @@ class Running:
         finally:
             if port is not None:
                 await port.close()
+                # one in the middle of a TLS handshake is known to the loop alone, and a process would end with it
+                for transport in list(getattr(self.loop, "_transports", {}).values()):
+                    transport.abort()
             for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

@@ -1,8 +1,6 @@
 """The port as etcd's flags ask for it: TLS and certificates, users by certificate, JWT, quota, limits, listeners."""
 
 import asyncio
-import contextlib
-import gc
 import json
 import os
 import socket
@@ -90,16 +88,6 @@ def test_both_protocols_over_tls_told_by_alpn_or_first_bytes(tmp_path: Path) -> 
             plain.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200 OK" not in _all(plain)
         assert _http(server.port, ca, [])[1] == b"HTTP/1.1 200 OK"
-
-
-def test_who_is_in_the_middle_of_a_handshake_is_ended_with_the_port(tmp_path: Path) -> None:
-    with Running(tmp_path / "n", etcd=Etcd(auto_tls=True), at="https://127.0.0.1:0") as server:
-        silent = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-        while not server.call(lambda: server.kv_port._open_ones):
-            time.sleep(0.01)
-    with silent, contextlib.suppress(ConnectionResetError):
-        assert silent.recv(1) == b""
-    gc.collect()  # a connection that was left open would be told of here
 
 
 def _curl(ca: Authority, *words: str) -> tuple[str, str]:

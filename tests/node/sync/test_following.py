@@ -184,6 +184,7 @@ def test_a_server_that_dies_and_comes_back_is_told_once_and_what_is_known_stays(
                 put(at, "/a", "2")
                 await it.until(lambda: it.follower.known.value(b"/a") == b"2")
                 await it.until(lambda: len(it.said) >= 2)
+                assert len(it.said) == 2
                 assert "reached again" in it.said[1]
 
         run(work)

@@ -4,6 +4,7 @@ is dropped by readers."""
 import asyncio
 import contextlib
 import random
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from streams.events import encode, kv, say
 from streams.events import log as log_says
 from streams.log.memory import MemoryLog
 from streams.log.port import LogUnavailable, OutcomeUnknown
+from streams.outcomes import Accepted, Rejected
 from streams.records import Position, Record
 from streams.replay import Replica
 from tests.folds import LOG, Counting
@@ -282,3 +284,89 @@ async def test_who_catches_up_follows_what_the_replica_drops_meanwhile(tmp_path:
     found = replayed_lines(log, Counting, tmp_path, LOG, Position(2, 0), lambda: next(uptos))
     lines = [line async for part in found for line in part]
     assert [line.position for line in lines] == ["2.1", *(f"{at}.{index}" for at in range(3, 8) for index in range(2))]
+
+
+async def test_who_is_behind_catches_up_once_though_more_comes_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "BATCH_LINES", 10)
+    monkeypatch.setattr(outcomes, "SLICE_LINES", 5)
+    log, topic = await founded(), Topic()
+    for number in range(300):
+        await command(log, f"/{number}")
+    node = Node(log, topic, tmp_path, ring=8)
+    node.live = True
+    await until(lambda: node.replica.offset == 301)
+    caught_up = 0
+    replayed, write = node.sink._replayed, topic.write
+
+    def counted(above: Position, upto: Callable[[], Position]) -> AsyncGenerator[list[Line], None]:
+        nonlocal caught_up
+        caught_up += 1
+        return replayed(above, upto)
+
+    async def slow(fold: str, lines: Sequence[Line]) -> None:
+        if len(log.entries) < 900:
+            for number in range(7):
+                await command(log, f"/more/{len(log.entries)}/{number}")
+            await until(lambda: node.feed.end.offset == len(log.entries) - 1)
+        await write(fold, lines)
+
+    monkeypatch.setattr(node.sink, "_replayed", counted)
+    monkeypatch.setattr(topic, "write", slow)
+    node.master = True
+    await until(lambda: len(log.entries) >= 900 and topic.read() == expected(log))
+    assert caught_up == 1
+    await node.stop()
+
+
+async def test_an_old_master_that_catches_up_stops_when_it_is_deposed(tmp_path: Path) -> None:
+    log, topic = await founded(), Topic()
+    for number in range(50):
+        await command(log, f"/{number}")
+    node = Node(log, topic, tmp_path, ring=8)
+    await until(lambda: node.replica.offset == 51)
+    replayed = node.sink._replayed
+
+    async def deposed(above: Position, upto: Callable[[], Position]) -> AsyncGenerator[list[Line], None]:
+        async for lines in replayed(above, upto):
+            node.master = False
+            yield lines
+
+    node.sink._replayed = deposed
+    node.master = True
+    await until(lambda: topic.opened == 1 and not node.master)
+    await asyncio.sleep(0.02)
+    assert (topic.lines, node.sink.written) == ([], outcomes.START)
+    await node.stop()
+
+
+async def test_results_are_not_kept_with_what_was_applied() -> None:
+    log = await founded()
+    await command(log, "/a", 2)
+    replica = Replica(Counting())
+    batch = [one for entry in log.entries for one in replica.apply(entry) if one.record.stream == "kv"]
+    large, refused = Accepted(bytearray(1000)), Rejected("no", "not so")
+    feed = Feed("kv")
+    feed.applied([batch[0]._replace(outcome=large), batch[1]._replace(outcome=refused)], live=True)
+    assert sys.getrefcount(large) == 2, "its own name, and the call's"
+    assert [line.code for line in feed.after(feed.start)] == ["", "no"]
+
+
+@pytest.mark.parametrize("acted", [True, False])
+async def test_what_a_sealed_log_had_last_is_told_by_who_was_master(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acted: bool
+) -> None:
+    monkeypatch.setattr(outcomes, "PACE_S", 0.2)
+    log, topic = await founded(), Topic()
+    node = Node(log, topic, tmp_path, ring=100)
+    node.live, node.master = True, acted
+    await command(log, "/first")
+    if acted:
+        await until(lambda: topic.lines)
+    await command(log, "/last")
+    await until(lambda: node.feed.end.offset == 3)
+    node.master = False  # by the seal
+    await node.sink.rest()
+    assert [line.position for line in topic.read()] == (["2.0", "3.0"] if acted else [])
+    await node.stop()
