@@ -125,7 +125,7 @@ class Running:
         finally:
             if port is not None:
                 await port.close()
-                # one in the middle of a TLS handshake is known to the loop alone, and a process would end with it
+                # TLS waits for its client's word before it closes (a process would end now), and the loop doesn't
                 for transport in list(getattr(self.loop, "_transports", {}).values()):
                     transport.abort()
             for task in tasks:
