@@ -31,15 +31,34 @@ async def opened(setting: Setting, actor: str) -> Log:
             await asyncio.sleep(OPEN_RETRY_S)
 
 
+async def resumed(setting: Setting, make: Callable[[], Fold], log: Log) -> Replica:
+    """As :func:`restored`, as soon as the log can be reached: an actor that ended for it would cost the machine a start
+    each time, which brokers on it may need to come back."""
+    replica = _newest(setting, make)
+    while True:
+        try:
+            return await _placed(replica, setting, log)
+        except LogUnavailable as error:
+            structlog.get_logger(fold=replica.fold.name).warning("the log can't be reached", error=str(error))
+            await asyncio.sleep(OPEN_RETRY_S)
+
+
 async def restored(setting: Setting, make: Callable[[], Fold], log: Log) -> Replica:
     """A replica to give to a Host. Raises LogUnavailable, LogTruncated, ForeignLog."""
+    return await _placed(_newest(setting, make), setting, log)
+
+
+def _newest(setting: Setting, make: Callable[[], Fold]) -> Replica:
     logger = structlog.get_logger(fold=make().name)
-    replica = snapshots.restore(
+    return snapshots.restore(
         Path(setting.folder) / "snapshots" / make().name,
         make,
         setting.log_id,
         damaged=lambda error: logger.error("a snapshot is damaged, an older one serves", error=str(error)),
     )
+
+
+async def _placed(replica: Replica, setting: Setting, log: Log) -> Replica:
     first, end = await log.first(), await log.end()
     if replica.offset >= end:
         raise LogTruncated(f"the snapshot ends with record {replica.offset}, but the log has only {end}: it was cut")

@@ -383,7 +383,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
             known = [*known, replaces]
         nonces.add(setting.nonce)
         actor = Coordination(setting, known)
-        replica = await start.restored(setting, ControlFold, log)
+        replica = await start.resumed(setting, ControlFold, log)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
         signals.notice = shell.notice

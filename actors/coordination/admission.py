@@ -93,7 +93,7 @@ async def admit(setting: Setting, log: Log, known: Collection[str]) -> str:
     ``known``: nonces of this data folder (``Nonces(folder).read()``). Raises DuplicateMachine, LogUnavailable,
     streams.replay.Halt.
     """
-    replica = await start.restored(setting, ControlFold, log)
+    replica = await start.resumed(setting, ControlFold, log)
     tail = log.tail(replica.offset + 1)
     reader = asyncio.ensure_future(_follow(replica, tail))
     try:

@@ -254,7 +254,7 @@ class _Node:
     async def _on_the_log(self) -> None:
         log = await start.opened(self.setting, self.actor.name)
         try:
-            replica = await start.restored(self.setting, ControlFold, log)
+            replica = await start.resumed(self.setting, ControlFold, log)
             host = Host(self.actor, replica, f"{self.actor.name}@{self.setting.machine}", lambda: secrets.token_hex(8))
             self.shell = Shell(host, log, _no_effects)
             await self.shell.run()

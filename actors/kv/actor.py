@@ -224,7 +224,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     """
     log = await start.opened(setting, NAME)
     try:
-        replica = await start.restored(setting, KvFold, log)
+        replica = await start.resumed(setting, KvFold, log)
         # a million keys are no garbage: keep them out of every collection from now on
         gc.collect()
         gc.freeze()

@@ -145,7 +145,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     log = await start.opened(setting, Scheduler.name)
     try:
         actor = Scheduler(setting)
-        replica = await start.restored(setting, ControlFold, log)
+        replica = await start.resumed(setting, ControlFold, log)
         await _warm(_control(replica))
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)

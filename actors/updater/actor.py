@@ -146,7 +146,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     log = await start.opened(setting, Updater.name)
     try:
         actor = Updater(setting.machine, setting.gateway_advertise)
-        replica = await start.restored(setting, ControlFold, log)
+        replica = await start.resumed(setting, ControlFold, log)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, effects.perform)
 

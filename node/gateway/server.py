@@ -17,7 +17,7 @@ from actors.control import ControlFold
 from actors.host import Host
 from actors.setting import Setting, Signals
 from actors.shell import Shell
-from actors.start import restored
+from actors.start import resumed
 from streams.log.open import open_log
 
 from . import snapshotting
@@ -58,7 +58,7 @@ async def serve(setting: Setting, signals: Signals) -> None:
     """Serve until ``signals.stop``. Raises OSError when an address can't be listened on."""
     folder = Path(setting.folder)
     log = await open_log(setting.log, setting.log_options, setting.log_checked)
-    replica = await restored(setting, ControlFold, log)
+    replica = await resumed(setting, ControlFold, log)
     host = Host(Passive(), replica, f"gateway@{setting.machine}", lambda: os.urandom(8).hex())
     shell = Shell(host, log, _no_effects)
     context = Context(setting, shell, Access(folder / "token", names(setting)), Users(folder / "run" / "kv.sock"))

@@ -14,13 +14,10 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from deploy.kafka.brokers import free_port as free_port
+
 ROOT = Path(__file__).parents[2]
 CORELOG = [sys.executable, "-m", "node.cli.main"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def until(what: Callable[[], Any], *, timeout_s: float = 60, every_s: float = 0.05, says: str = "") -> Any:

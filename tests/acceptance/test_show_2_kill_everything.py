@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import Node, until
+from tests.acceptance.harness import Node, free_port, until
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,13 +23,11 @@ def tree(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_key_unit_and_version_survive_kill_9_of_everything(
-    make_node: Callable[..., Node], tmp_path: Path, free_tcp_port: int
-) -> None:
+def test_key_unit_and_version_survive_kill_9_of_everything(make_node: Callable[..., Node], tmp_path: Path) -> None:
     node = make_node().start()
     assert node.kv("PUT", "/v2/keys/greeting", b"value=hello")[0] == 201
     unit = tmp_path / "web.service"
-    unit.write_text(UNIT.format(port=free_tcp_port))
+    unit.write_text(UNIT.format(port=free_port()))
     node.run("unit", "start", str(unit))
     pid = node.unit("web.service")["placements"][0]["pid"]
     node.run("update", "publish", str(tree(tmp_path / "v1", "one")), "--version", "1.0", "--health", "bin/hello")

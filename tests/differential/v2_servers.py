@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.setting import Etcd
+from deploy.kafka.brokers import free_port
 from tests import needs
-from tests.actors.kv.server import Running, free_port
+from tests.actors.kv.server import Running
 
 CLIENTS = 3
 Answer = tuple[int, dict[str, str], bytes]

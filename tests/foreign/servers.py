@@ -1,10 +1,8 @@
 """Real etcd servers on free loopback ports, to prove the runners and to compare with."""
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +12,7 @@ from types import TracebackType
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from deploy.kafka.brokers import free_port
 from tests import needs
 from tests.foreign import installs
 
@@ -23,9 +22,11 @@ PATIENT = ("--election-timeout=2500", "--heartbeat-interval=250")
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(sock.getsockname()[1]) for sock in socks]
+    """Ports that nobody listens on, and that no outgoing connection gets meanwhile."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def program(name: str, version: str) -> Path:

@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -165,10 +164,3 @@ class Client:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

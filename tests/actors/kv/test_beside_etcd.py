@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from actors.kv.v2 import put as putting
 from actors.kv.v2.store import Store
+from deploy.kafka.brokers import free_port
 from tests import needs
-from tests.actors.kv.server import Client, Running, free_port
+from tests.actors.kv.server import Client, Running
 
 
 class Pair:

@@ -12,8 +12,9 @@ from actors import start
 from actors.kv import actor
 from actors.kv.proto import etcd_pb2 as pb
 from actors.setting import Signals
+from deploy.kafka.brokers import free_port
 from node.config import Config, ConfigError, load
-from tests.actors.kv.server import MACHINE, Running, free_port
+from tests.actors.kv.server import MACHINE, Running
 from tests.actors.kv.test_corrupt import Shared
 from tests.actors.kv.test_serving import Grpc, client
 

@@ -24,13 +24,14 @@ from actors.kv.certificates import CertificateError, check, named, openssl_name
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
 from actors.setting import Etcd
+from deploy.kafka.brokers import free_port
 from streams.log.memory import MemoryLog
 from streams.log.port import Log
 from streams.records import Record
 from tests import needs
 from tests.actors.kv import pki
 from tests.actors.kv.pki import Authority
-from tests.actors.kv.server import Client, Running, free_port
+from tests.actors.kv.server import Client, Running
 
 
 class Grpc:
