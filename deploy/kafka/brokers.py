@@ -8,7 +8,6 @@ heartbeats each 150 ms. Needs Java 17; the jars come from ``deploy/kafka/jars``.
 
 import ctypes
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -86,17 +85,24 @@ def jars() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, outside of the range that outgoing connections use."""
+    """A port that nobody listens on, outside of the range that outgoing connections use; no two calls give the same."""
     for _ in range(1000):
-        port = random.randint(20000, 31999)
+        # not of `random`, which tests give a seed: they would all begin with the same ports
+        port = 20_000 + secrets.randbelow(12_000)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
     raise Missing("no free port between 20000 and 31999")
+
+
+#: Ports that :func:`free_port` gave.
+_given: set[int] = set()
 
 
 class Broker:

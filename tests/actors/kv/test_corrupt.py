@@ -68,8 +68,8 @@ def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pyte
             return Shared(server.log)
 
         monkeypatch.setattr(start, "opened", opened)
-        restored = start.restored
-        monkeypatch.setattr(start, "restored", lambda setting, _make, log: restored(setting, Planted, log))
+        resumed = start.resumed
+        monkeypatch.setattr(start, "resumed", lambda setting, _make, log: resumed(setting, Planted, log))
         running = asyncio.run_coroutine_threadsafe(actor.serve(setting, Signals()), server.loop)
         etcd.put(b"planted")
         ops = [pb.PutRequest(key=b"k%d" % number) for number in range(CHECKPOINT_EVENTS)]
