@@ -7,6 +7,7 @@ import pytest
 
 from actors.snapshotter import may_come_back
 from node.gateway.snapshotting import RECORDS, RECORDS_MAX, SHARE, is_due
+from tests import needs
 
 NEVER_S = float("inf")
 
@@ -53,7 +54,8 @@ held.set()
 """
 
 
-@pytest.mark.skipif(not may_come_back(), reason="this user may not come back from idle time")
 def test_one_that_nobody_waits_for_takes_idle_time_but_not_for_ever() -> None:
+    if not may_come_back():
+        needs.missing("this user may not come back from idle time")
     told = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=60, check=True)
     assert told.stdout.split() == ["True", "True"]
