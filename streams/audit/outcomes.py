@@ -67,8 +67,8 @@ class Feed:
     """What a fold's replica applied last; lines are made of it by the master alone. ``applied`` is called by the actor,
     in its loop.
 
-    ``start``: all lines above this position are here. ``end``: the last position applied. ``stretch``: how many times
-    more than usual is kept.
+    ``start``: all lines above this position are here. ``end``: the last position applied. ``events``: how many are
+    kept. ``stretch``: how many times more than usual may be.
     """
 
     def __init__(self, fold: str, events_max: int = RING_EVENTS, bytes_max: int = RING_BYTES) -> None:
@@ -76,7 +76,7 @@ class Feed:
         self.start = START
         self.end = START
         self._batches: deque[tuple[Sequence[Applied], int]] = deque()
-        self._events = self._bytes = 0
+        self.events = self._bytes = 0
         self._events_max, self._bytes_max = events_max, bytes_max
         self.stretch = 1
         self._changed = asyncio.Event()
@@ -98,13 +98,13 @@ class Feed:
                 for one in batch
             ]
             self._batches.append((kept, size))
-            self._events += len(batch)
+            self.events += len(batch)
             self._bytes += size
-            while self._events > self.stretch * self._events_max or self._bytes > self.stretch * self._bytes_max:
+            while self.events > self.stretch * self._events_max or self._bytes > self.stretch * self._bytes_max:
                 self._forget()
         elif not live:
             self._batches.clear()
-            self._events = self._bytes = 0
+            self.events = self._bytes = 0
             self.start = batch[-1].position
         self.end = batch[-1].position
         self._changed.set()
@@ -114,7 +114,7 @@ class Feed:
 
     def _forget(self) -> None:
         batch, size = self._batches.popleft()
-        self._events -= len(batch)
+        self.events -= len(batch)
         self._bytes -= size
         self.start = batch[-1].position
 
@@ -202,11 +202,10 @@ class OutcomeSink:
             self.written = await self._outlet.last(self.feed.fold) or START
         if self.written < self.feed.start:
             await self._catch_up(self._outlet)
+        elif self.feed.events < BATCH_LINES and (wait_s := self._wrote_s + PACE_S - _now_s()) > 0:
+            await asyncio.sleep(wait_s)  # before lines are made, which would be made again
         elif lines := await self._lines():
-            if len(lines) < BATCH_LINES and (wait_s := self._wrote_s + PACE_S - _now_s()) > 0:
-                await asyncio.sleep(wait_s)
-            else:
-                await self._write(self._outlet, lines)
+            await self._write(self._outlet, lines)
         else:
             await self.feed.wait(MARK_S)
             if self._idle():
