@@ -49,8 +49,8 @@ class Writing:
     """
 
     def __init__(self, store: Store, index: int = 1, term: int = 1, auth: Iterable[Raw] = ()) -> None:
-        # revisions are never changed: their list (8 bytes each) is all that has to be taken at once
-        revs = list(store.revs.retained())
+        # revisions are never changed: the lists of them are all that has to be taken at once
+        revs = store.revs.retained_lists()
         buckets = {name: dict[bytes, bytes]() for name in (b"lease", b"alarm", b"meta", *EMPTY, *AUTH)}
         buckets[b"lease"] = {_unsigned(one.id): _lease(one) for one in store.leases.by_id.values()}
         buckets[b"alarm"] = {messages.alarm(kind, member): b"" for kind, member in store.alarms}
@@ -91,14 +91,14 @@ def _small(name: bytes, pairs: dict[bytes, bytes]) -> Bucket:
     return Bucket(name, lambda: sorted(pairs.items()))
 
 
-def _pairs(revs: list[Rev]) -> Iterator[tuple[bytes, bytes]]:
+def _pairs(revs: list[list[Rev]]) -> Iterator[tuple[bytes, bytes]]:
     encoded, named = messages.key_value, messages.revision_key
-    return ((named(rev.mod, rev.sub, not rev.version), encoded(rev)) for rev in revs)
+    return ((named(rev.mod, rev.sub, not rev.version), encoded(rev)) for some in revs for rev in some)
 
 
-def _sizes(revs: list[Rev]) -> Iterator[tuple[int, int]]:
+def _sizes(revs: list[list[Rev]]) -> Iterator[tuple[int, int]]:
     measured = messages.key_value_size
-    return ((17 if rev.version else 18, measured(rev)) for rev in revs)
+    return ((17 if rev.version else 18, measured(rev)) for some in revs for rev in some)
 
 
 def _meta(revs: Revs, index: int, term: int) -> dict[bytes, bytes]:

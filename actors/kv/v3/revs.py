@@ -287,6 +287,15 @@ class Revs:
             return chain.from_iterable([segment.revs for segment in self.segments])
         return self._kept()
 
+    def retained_lists(self) -> list[list[Rev]]:
+        """The same as lists that stay as they are while the store goes on.
+
+        When all is swept this touches no revision: a list is replaced, never shortened, and only the last one grows.
+        """
+        if self._sweeping is None and self._swept == (self.compacted, self.floors):
+            return [*(segment.revs for segment in self.segments[:-1]), self.segments[-1].revs.copy()]
+        return [list(self._kept())]
+
     def _kept(self) -> Iterator[Rev]:
         for segment in self.segments:
             for rev in segment.revs:
