@@ -61,6 +61,7 @@ class Shell:
         self._own: dict[int, bytes] = {}
         #: linearizable reads since the last append
         self._reads = 0
+        self._is_calm = False
         #: inside a call into the host, or doing what its outbox says
         self._is_busy = False
         self._broken: asyncio.Future[None] | None = None
@@ -137,6 +138,12 @@ class Shell:
         """Tell the actor something about the world."""
         self.host.noticed(observation, self.now())
         self._drain()
+
+    def calm(self, is_calm: bool) -> None:
+        """Whether nobody here waits for what others write: it may come a little late then."""
+        if is_calm != self._is_calm and self._handing is not None:
+            self._is_calm = is_calm
+            self._handing.calm(is_calm)
 
     async def _end(self) -> int:
         while True:
@@ -281,8 +288,8 @@ class Shell:
                     self._own[offset] = raw
             if replica.offset + 1 in self._own and not replica.resume:
                 self._apply_own()
-            elif self._own and self._handing is not None:
-                self._handing.hurry()
+            if self._own and self._handing is not None:
+                self._handing.hurry(max(self._own) + 1)
         self._drain()
 
     def _break(self, error: Exception) -> None:

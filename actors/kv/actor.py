@@ -297,6 +297,7 @@ async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
         if changes and port.keys.hub.count:
             port.keys.hub.applied(changes)
         port.v3.applied()
+        shell.calm(not (port.v3.is_watched or port.keys.hub.count))
 
     actor.on_changes = changed
     actor.on_live = port.commands.wake

@@ -14,6 +14,9 @@ RECORD_BYTES_MAX = 4 * 1024 * 1024 - 4096
 #: Records of these streams are many, and who waits for them is in the process that writes them: the other ones are told
 #: of them this late, so that they read dozens at once. Five processes woken by each put cost more than it.
 QUIET, QUIET_S = frozenset({"kv"}), 0.1
+#: A log on other machines may tell even those who act on quiet streams so late, while nobody here waits for what others
+#: write; who had to wait for it will again, and for HASTY_S nothing comes late.
+CALM_S, HASTY_S = 0.02, 1.0
 
 
 class LogError(Exception):
@@ -141,12 +144,17 @@ class Handing(Log, Protocol):
         """As the port's. ``passed``: the offset that its reader wants next, having had what is before it by ``hand``.
 
         Entries below it may still come, if they were read before. ``heeded``: the streams that the reader acts on; of
-        new records of others alone it may be told QUIET_S late, many at once.
+        new records of others alone, and of barriers, it may be told QUIET_S late, many at once.
         """
         ...
 
-    def hurry(self) -> None:
-        """Somebody waits for what the tails have not brought yet: QUIET_S is over."""
+    def hurry(self, upto: int) -> None:
+        """Somebody waits for what stands below offset ``upto``: nothing comes late until the tails have brought it."""
+        ...
+
+    def calm(self, is_calm: bool) -> None:
+        """Whether nobody here waits for what others write (not told: somebody does). Then what follows a quiet record
+        may be told CALM_S late, many at once, also to those who act on it."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -147,10 +148,63 @@ async def test_who_heeds_other_streams_reads_quiet_ones_late_but_reads_them_all_
     assert batches < 150, "many at once"
     for number in range(202, 212):
         await told.hand(log, [record(number)], still=True)
-        other.hurry()
+        other.hurry(told.entries[-1].offset + 1)
     async with asyncio.timeout(WAIT_S):
         while len(read) < 211:
             await asyncio.sleep(0.005)
+    assert read == told.entries
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    await other.close()
+
+
+async def test_who_is_calm_reads_others_records_late_and_all_of_them(subject: Subject, log: Handing) -> None:
+    read: list[Entry] = []
+    batches = 0
+    other = await subject.open()
+    assert isinstance(other, Handing)
+
+    async def follow() -> None:
+        nonlocal batches
+        async for batch in other.tail(0, None, None, {"kv"}):
+            read.extend(batch)
+            batches += 1
+
+    async def come(count: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while len(read) < count:
+                await asyncio.sleep(0.001)
+
+    following, told, rng = asyncio.ensure_future(follow()), Told(), random.Random(5)
+    await told.hand(log, [record(1)])
+    await come(1)
+    other.calm(True)
+    written, until, before = 1, asyncio.get_running_loop().time() + 3, batches
+    while asyncio.get_running_loop().time() < until:
+        await told.hand(log, [record(written := written + 1)])
+        await asyncio.sleep(0.002)
+    await come(written)
+    assert batches - before >= 15, "it rests for a moment each time, not for a second"
+    if log.address.startswith("kafka"):
+        assert batches - before < written / 2, "many at once"
+    # it rests and goes on at any moment of theirs, and misses none
+    while written < 2500:
+        some = [record(written + at) for at in range(1, rng.randint(1, 9) + 1)]
+        await told.hand(log, some)
+        written += len(some)
+        if rng.random() < 0.05:
+            await asyncio.sleep(rng.random() / 20)
+        if rng.random() < 0.02:
+            other.hurry(told.entries[-1].offset + 1)
+        if rng.random() < 0.02:
+            other.calm(rng.random() < 0.7)
+    await come(written)
+    assert read == told.entries
+    other.calm(False)
+    for number in range(written + 1, written + 21):
+        await told.hand(log, [record(number)])
+        await come(number)
     assert read == told.entries
     following.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -88,6 +88,11 @@ class V3:
 
         return serve
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody here waits for what comes."""
+        return bool(self.watches.streams or self.watches.index.count)
+
     def applied(self) -> None:
         self._rpc.saw_members()
         self.watches.applied()

@@ -38,6 +38,7 @@ class KafkaLog:
         self._writer = Writer(address, options, min_insync)
         self._asker = Consumer(self._consuming)
         self._readers: set[Reader] = set()
+        self._is_calm = False
 
     @classmethod
     async def open(cls, address: str, options: Mapping[str, str], checked: str = "") -> "KafkaLog":
@@ -89,6 +90,7 @@ class KafkaLog:
         # a patient reader must not fetch ahead: each record would still be a fetch of its own
         config = {**self._consuming, "queued.min.messages": 1} if is_patient else self._consuming
         reader = Reader(config, self._address, start, streams, passed, is_patient)
+        reader.is_calm = self._is_calm
         self._readers.add(reader)
         batches = reader.batches()
         try:
@@ -98,9 +100,14 @@ class KafkaLog:
             self._readers.discard(reader)
             await batches.aclose()
 
-    def hurry(self) -> None:
+    def hurry(self, upto: int) -> None:
         for reader in self._readers:
-            reader.hurry()
+            reader.hurry(upto)
+
+    def calm(self, is_calm: bool) -> None:
+        self._is_calm = is_calm
+        for reader in self._readers:
+            reader.is_calm = is_calm
 
     async def first(self) -> int:
         return (await self._bounds())[0]

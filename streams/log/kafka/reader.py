@@ -9,9 +9,11 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from streams.events.base import encode, say
+from streams.events.log import Barrier
 from streams.log.kafka.messages import is_hole, raw_of
 from streams.log.kafka.options import Address
-from streams.log.port import QUIET, QUIET_S, LogError, LogTruncated, LogUnavailable
+from streams.log.port import CALM_S, HASTY_S, QUIET, QUIET_S, LogError, LogTruncated, LogUnavailable
 from streams.records import Entry
 
 BATCH_MAX = 1000
@@ -27,6 +29,8 @@ LAZY_S = 0.001
 CONFIRM_S = 1.0
 
 _QUIET = frozenset(stream.encode() for stream in QUIET)
+#: What a linearizable read writes: nobody but its writer waits for it either.
+_BARRIER = encode([say(Barrier())])
 _OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _GONE = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -46,8 +50,8 @@ class DamagedLog(LogError):
 class Reader:
     """One tail. ``batches`` yields until it is closed; a thread polls meanwhile.
 
-    ``passed``: what is below needn't be yielded. ``is_patient``: at the end of the log, quiet records may come late
-    (streams.log.port.Handing).
+    ``passed``: what is below needn't be yielded. ``is_patient``: at the end of the log, quiet records may come QUIET_S
+    late, and CALM_S if it isn't but ``is_calm`` (streams.log.port.Handing).
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class Reader:
         self._passed = passed
         self._is_lazy = False
         self._is_patient = is_patient
-        self._is_hurried = False
+        self.is_calm = False
+        #: somebody waits for what is before this offset; and until then somebody may again
+        self._wanted, self._hasty_s = 0, 0.0
         self._streams = None if streams is None else frozenset(stream.encode() for stream in streams)
         self._loop = asyncio.get_running_loop()
         self._ready: deque[list[Entry]] = deque()
@@ -126,25 +132,44 @@ class Reader:
                 messages = [message, *consumer.consume(BATCH_MAX - 1, 0)]
                 if not self._batch(consumer, messages):
                     return
-                if self._is_patient and self._may_wait(consumer, messages):
-                    with self._room:
-                        self._room.wait_for(lambda: self._stopping or self._is_hurried, QUIET_S)
-                        self._is_hurried = False
+                if (self._is_patient or self.is_calm) and self._may_rest(consumer, messages):
+                    self._rest(consumer)
         finally:
             consumer.close()
 
-    def _may_wait(self, consumer: Consumer, messages: list[Message]) -> bool:
-        """Whether these were quiet ones, and no more is known to be there."""
-        if any(message.key() not in _QUIET for message in messages):
+    def _may_rest(self, consumer: Consumer, messages: list[Message]) -> bool:
+        """Whether these were quiet ones, nobody waits for others, and no more is known to be there."""
+        if any(message.key() not in _QUIET and message.value() != _BARRIER for message in messages):
+            return False
+        if self._at < self._wanted:
+            return False
+        # pausing holds up the loop for a moment: not where somebody writes
+        if not self._is_patient and (self._is_lazy or time.monotonic() < self._hasty_s):
             return False
         _, end = consumer.get_watermark_offsets(TopicPartition(self._address.topic, 0), cached=True) or (0, 0)
         return self._at >= end
 
-    def hurry(self) -> None:
+    def _rest(self, consumer: Consumer) -> None:
         if self._is_patient:
-            with self._room:
-                self._is_hurried = True
-                self._room.notify()
+            self._wait(QUIET_S)
+            return
+        # it fetches ahead when it is awake: each record that comes now would be a fetch
+        here = TopicPartition(self._address.topic, 0, self._at)
+        consumer.pause([here])
+        self._wait(CALM_S)
+        consumer.resume([here])
+        # librdkafka looks at what it is to fetch once a second, but at once after a seek
+        consumer.seek(here)
+
+    def _wait(self, rest_s: float) -> None:
+        with self._room:
+            self._room.wait_for(lambda: self._stopping or self._at < self._wanted, rest_s)
+
+    def hurry(self, upto: int) -> None:
+        with self._room:
+            self._wanted = max(self._wanted, upto)
+            self._hasty_s = time.monotonic() + HASTY_S
+            self._room.notify()
 
     def _batch(self, consumer: Consumer, messages: list[Message]) -> bool:
         """Hand over what came; False when the consumer must be made anew at the position."""
@@ -166,7 +191,8 @@ class Reader:
         self._is_lazy = bool(messages) and self._at <= passed
         if entries:
             self._hand_over(entries, None)
-        return trouble is None or self._trouble(consumer, trouble)
+        # what stood behind the error is taken from this consumer, and must be fetched again
+        return trouble is None or (self._trouble(consumer, trouble) and message is messages[-1])
 
     def _entry(self, offset: int, message: Message) -> Entry | None:
         key, value, headers = message.key(), message.value(), message.headers()

@@ -157,8 +157,11 @@ class SegmentsLog:
             if entries:
                 yield entries
 
-    def hurry(self) -> None:
+    def hurry(self, upto: int) -> None:
         self._wake()
+
+    def calm(self, is_calm: bool) -> None:
+        """Nothing: who acts on quiet streams writes nearly all that is in them."""
 
     async def first(self) -> int:
         self._check()
