@@ -61,7 +61,6 @@ class Shell:
         self._own: dict[int, bytes] = {}
         #: linearizable reads since the last append
         self._reads = 0
-        self._is_calm = False
         #: inside a call into the host, or doing what its outbox says
         self._is_busy = False
         self._broken: asyncio.Future[None] | None = None
@@ -141,8 +140,7 @@ class Shell:
 
     def calm(self, is_calm: bool) -> None:
         """Whether nobody here waits for what others write: it may come a little late then."""
-        if is_calm != self._is_calm and self._handing is not None:
-            self._is_calm = is_calm
+        if self._handing is not None:
             self._handing.calm(is_calm)
 
     async def _end(self) -> int:

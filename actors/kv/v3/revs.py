@@ -280,9 +280,13 @@ class Revs:
             found = found.prev
         return found is rev
 
+    @property
+    def _is_swept(self) -> bool:
+        return self._sweeping is None and self._swept == (self.compacted, self.floors)
+
     def retained(self) -> Iterator[Rev]:
         """All revisions that the compaction left, in order, however far sweeping came."""
-        if self._sweeping is None and self._swept == (self.compacted, self.floors):
+        if self._is_swept:
             # nothing else is there: a million of them in some milliseconds
             return chain.from_iterable([segment.revs for segment in self.segments])
         return self._kept()
@@ -292,7 +296,7 @@ class Revs:
 
         When all is swept this touches no revision: a list is replaced, never shortened, and only the last one grows.
         """
-        if self._sweeping is None and self._swept == (self.compacted, self.floors):
+        if self._is_swept:
             return [*(segment.revs for segment in self.segments[:-1]), self.segments[-1].revs.copy()]
         return [list(self._kept())]
 

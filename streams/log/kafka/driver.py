@@ -89,8 +89,11 @@ class KafkaLog:
         is_patient = heeded is not None and not QUIET & set(heeded)
         # a patient reader must not fetch ahead: each record would still be a fetch of its own
         config = {**self._consuming, "queued.min.messages": 1} if is_patient else self._consuming
-        reader = Reader(config, self._address, start, streams, passed, is_patient)
-        reader.is_calm = self._is_calm
+        # a tail as the port's is never late
+        may_be_calm = heeded is not None and not is_patient
+        reader = Reader(
+            config, self._address, start, streams, passed, is_patient, lambda: may_be_calm and self._is_calm
+        )
         self._readers.add(reader)
         batches = reader.batches()
         try:
@@ -106,8 +109,6 @@ class KafkaLog:
 
     def calm(self, is_calm: bool) -> None:
         self._is_calm = is_calm
-        for reader in self._readers:
-            reader.is_calm = is_calm
 
     async def first(self) -> int:
         return (await self._bounds())[0]

@@ -51,7 +51,7 @@ class Reader:
     """One tail. ``batches`` yields until it is closed; a thread polls meanwhile.
 
     ``passed``: what is below needn't be yielded. ``is_patient``: at the end of the log, quiet records may come QUIET_S
-    late, and CALM_S if it isn't but ``is_calm`` (streams.log.port.Handing).
+    late, and CALM_S if it isn't but ``is_calm()`` (streams.log.port.Handing).
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Reader:
         streams: Collection[str] | None,
         passed: Callable[[], int] | None = None,
         is_patient: bool = False,
+        is_calm: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._address = address
@@ -69,7 +70,7 @@ class Reader:
         self._passed = passed
         self._is_lazy = False
         self._is_patient = is_patient
-        self.is_calm = False
+        self._is_calm = is_calm
         #: somebody waits for what is before this offset; and until then somebody may again
         self._wanted, self._hasty_s = 0, 0.0
         self._streams = None if streams is None else frozenset(stream.encode() for stream in streams)
@@ -132,7 +133,7 @@ class Reader:
                 messages = [message, *consumer.consume(BATCH_MAX - 1, 0)]
                 if not self._batch(consumer, messages):
                     return
-                if (self._is_patient or self.is_calm) and self._may_rest(consumer, messages):
+                if (self._is_patient or self._is_calm()) and self._may_rest(consumer, messages):
                     self._rest(consumer)
         finally:
             consumer.close()
