@@ -19,11 +19,12 @@ from pathlib import Path
 from bench.kv3 import WORK, Server, Work, etcd_command, load, our_command, row, tool
 from deploy.kafka.brokers import Brokers
 from tests.acceptance.harness import free_port
+from tests.storm.places import DIE_WITH_PARENT
 
 #: After the filling, and between rows: what is behind catches up, and new brokers compile themselves meanwhile.
 WARM_S, REST_S = 60.0, 4.0
 #: Each broker in a session of its own, as a service, a node and an etcd are: Linux shares the processor by those first.
-APART = ["setpriv", "--pdeathsig", "KILL", "--", "setsid"]
+APART = [*DIE_WITH_PARENT, "setsid"]
 #: What is to be reached here, by mode, connections and streams.
 REACH = {
     ("put", 1, 1): 1.0,

@@ -70,11 +70,12 @@ class Kept:
         over, times = threading.Event(), [0]
 
         def working() -> None:
-            began_s = time.monotonic()
-            while not over.is_set() and work():
+            while not over.is_set():
+                began_s = time.monotonic()
+                if not work():
+                    return
                 times[0] += 1
                 over.wait(began_s + EVERY_S - time.monotonic())
-                began_s = time.monotonic()
 
         beside = threading.Thread(target=working)
         beside.start()
