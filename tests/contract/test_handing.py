@@ -123,93 +123,106 @@ async def test_a_tail_that_passes_over_what_its_reader_has_brings_all_the_others
     await other.close()
 
 
+class Following:
+    """Another handle's tail that heeds some streams: what it read, in how many batches."""
+
+    def __init__(self, log: Handing, heeded: set[str]) -> None:
+        self.log, self.read, self.batches = log, list[Entry](), 0
+        self._task = asyncio.ensure_future(self._follow(heeded))
+
+    async def _follow(self, heeded: set[str]) -> None:
+        async for batch in self.log.tail(0, None, None, heeded):
+            self.read.extend(batch)
+            self.batches += 1
+
+    async def come(self, count: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.read) < count:
+                await asyncio.sleep(0.001)
+
+    async def end(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+@contextlib.asynccontextmanager
+async def following(subject: Subject, heeded: set[str]) -> AsyncIterator[Following]:
+    other = await subject.open()
+    assert isinstance(other, Handing)
+    made = Following(other, heeded)
+    yield made
+    await made.end()
+    await other.close()
+
+
 async def test_who_heeds_other_streams_reads_quiet_ones_late_but_reads_them_all_and_at_once_if_hurried(
     subject: Subject, log: Handing
 ) -> None:
-    read: list[Entry] = []
-    batches = 0
-    other = await subject.open()
-    assert isinstance(other, Handing)
+    told = Told()
+    async with following(subject, {"cluster", "log"}) as other:
+        for number in range(1, 201):
+            await told.hand(log, [record(number)], still=True)  # of the stream kv
+        await told.hand(log, [record(201, stream="cluster")])
+        await other.come(201)
+        assert other.read == told.entries
+        assert other.batches < 150, "many at once"
+        for number in range(202, 212):
+            await told.hand(log, [record(number)], still=True)
+            other.log.hurry(told.entries[-1].offset + 1)
+        await other.come(211)
+        assert other.read == told.entries
 
-    async def follow() -> None:
-        nonlocal batches
-        async for batch in other.tail(0, None, None, {"cluster", "log"}):
-            read.extend(batch)
-            batches += 1
 
-    following, told = asyncio.ensure_future(follow()), Told()
-    for number in range(1, 201):
-        await told.hand(log, [record(number)], still=True)  # of the stream kv
-    await told.hand(log, [record(201, stream="cluster")])
-    async with asyncio.timeout(WAIT_S):
-        while len(read) < 201:
-            await asyncio.sleep(0.005)
-    assert read == told.entries
-    assert batches < 150, "many at once"
-    for number in range(202, 212):
-        await told.hand(log, [record(number)], still=True)
-        other.hurry(told.entries[-1].offset + 1)
-    async with asyncio.timeout(WAIT_S):
-        while len(read) < 211:
-            await asyncio.sleep(0.005)
-    assert read == told.entries
-    following.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await following
-    await other.close()
+@pytest.mark.parametrize("heeded", ["kv", "log"])
+async def test_who_is_hurried_rests_no_longer(
+    subject: Subject, log: Handing, heeded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kafka.reader.QUIET_S", "kafka.reader.CALM_S", "segments.commits.QUIET_S"):
+        monkeypatch.setattr(f"streams.log.{name}", 10 * WAIT_S)
+    told = Told()
+    async with following(subject, {heeded}) as other:
+        other.log.calm(True)
+        for number in range(1, 4):
+            await told.hand(log, [record(number)])
+            await asyncio.sleep(0.1)
+            other.log.hurry(told.entries[-1].offset + 1)
+            await other.come(number)
+        assert other.read == told.entries
 
 
 async def test_who_is_calm_reads_others_records_late_and_all_of_them(subject: Subject, log: Handing) -> None:
-    read: list[Entry] = []
-    batches = 0
-    other = await subject.open()
-    assert isinstance(other, Handing)
-
-    async def follow() -> None:
-        nonlocal batches
-        async for batch in other.tail(0, None, None, {"kv"}):
-            read.extend(batch)
-            batches += 1
-
-    async def come(count: int) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while len(read) < count:
-                await asyncio.sleep(0.001)
-
-    following, told, rng = asyncio.ensure_future(follow()), Told(), random.Random(5)
-    await told.hand(log, [record(1)])
-    await come(1)
-    other.calm(True)
-    written, until, before = 1, asyncio.get_running_loop().time() + 3, batches
-    while asyncio.get_running_loop().time() < until:
-        await told.hand(log, [record(written := written + 1)])
-        await asyncio.sleep(0.002)
-    await come(written)
-    assert batches - before >= 15, "it rests for a moment each time, not for a second"
-    if log.address.startswith("kafka"):
-        assert batches - before < written / 2, "many at once"
-    # it rests and goes on at any moment of theirs, and misses none
-    while written < 2500:
-        some = [record(written + at) for at in range(1, rng.randint(1, 9) + 1)]
-        await told.hand(log, some)
-        written += len(some)
-        if rng.random() < 0.05:
-            await asyncio.sleep(rng.random() / 20)
-        if rng.random() < 0.02:
-            other.hurry(told.entries[-1].offset + 1)
-        if rng.random() < 0.02:
-            other.calm(rng.random() < 0.7)
-    await come(written)
-    assert read == told.entries
-    other.calm(False)
-    for number in range(written + 1, written + 21):
-        await told.hand(log, [record(number)])
-        await come(number)
-    assert read == told.entries
-    following.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await following
-    await other.close()
+    told, rng, loop = Told(), random.Random(5), asyncio.get_running_loop()
+    async with following(subject, {"kv"}) as other:
+        await told.hand(log, [record(1)])
+        await other.come(1)
+        other.log.calm(True)
+        written, until, before = 1, loop.time() + 3, other.batches
+        while loop.time() < until:
+            await told.hand(log, [record(written := written + 1)])
+            await asyncio.sleep(0.002)
+        await other.come(written)
+        assert other.batches - before >= 15, "it rests for a moment each time, not for a second"
+        if log.address.startswith("kafka"):
+            assert other.batches - before < written / 2, "many at once"
+        # it rests and goes on at any moment of theirs, and misses none
+        while written < 2500:
+            some = [record(written + at) for at in range(1, rng.randint(1, 9) + 1)]
+            await told.hand(log, some)
+            written += len(some)
+            if rng.random() < 0.05:
+                await asyncio.sleep(rng.random() / 20)
+            if rng.random() < 0.02:
+                other.log.hurry(told.entries[-1].offset + 1)
+            if rng.random() < 0.02:
+                other.log.calm(rng.random() < 0.7)
+        await other.come(written)
+        assert other.read == told.entries
+        other.log.calm(False)
+        for number in range(written + 1, written + 21):
+            await told.hand(log, [record(number)])
+            await other.come(number)
+        assert other.read == told.entries
 
 
 async def test_what_a_closed_log_is_handed_is_refused(subject: Subject) -> None:
