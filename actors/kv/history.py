@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from actors.kv.v2.nodes import Change, File, change_of, shown
+from actors.kv.v2.restores import Restored
 from streams.events import kv, kv2, kv3
 from streams.outcomes import Accepted, AcceptedBefore
 from streams.replay import Applied
@@ -34,9 +35,7 @@ def told(batch: Sequence[Applied]) -> tuple[list[Change], list[Any]]:
             continue
         if data.__class__ is not kv.Put:
             leases.append(data)
-        made = change(one)
-        if made is not None:
-            changes.append(made)
+        changes += made(one)
     return changes, leases
 
 
@@ -49,35 +48,37 @@ def with_ttl(changes: Sequence[Change]) -> list[str]:
     return out
 
 
-def change(applied: Applied) -> Change | None:
-    """The change that an event of stream ``kv`` made to v2's keys; None if it made none or was refused."""
+def made(applied: Applied) -> Sequence[Change]:
+    """The changes that an event of stream ``kv`` made to v2's keys; none if it was refused."""
     outcome = applied.outcome
     if applied.record.stream != "kv" or not isinstance(outcome, Accepted) or outcome.result is None:
-        return None
+        return ()
     if isinstance(outcome, AcceptedBefore):
-        return None  # a retry: the change was told when it was made
+        return ()  # a retry: the change was told when it was made
+    came = outcome.result
+    if isinstance(came, Restored):
+        return came.changes
     if applied.event.data.__module__ in _OTHERS:
-        return None
-    made = outcome.result
-    return made if isinstance(made, tuple) else change_of(made)
+        return ()
+    return (came if isinstance(came, tuple) else change_of(came),)
 
 
-def concerns(made: Change, key: str, recursive: bool) -> bool:
+def concerns(change: Change, key: str, recursive: bool) -> bool:
     """Whether a change is one of ``key`` (cleaned, the root is ""), or with ``recursive`` of anything below it."""
-    _, action, changed, *_ = made
+    _, action, changed, *_ = change
     if changed == key or (recursive and changed.startswith(key + "/")):
         return True
     return action in _TAKEN and key.startswith(changed + "/")
 
 
-def row(applied: Applied, made: Change) -> Row:
+def row(applied: Applied, change: Change) -> Row:
     """A change with its place in the log and who made it. ``value`` and ``previous``: None of what isn't a file."""
-    index, action, key, node, prev, time_ms, refresh = made
+    index, action, key, node, prev, time_ms, refresh = change
     event, record = applied.event, applied.record
     return {
         "position": str(applied.position),
         "time_ms": time_ms,
-        "action": "refresh" if refresh else action,
+        "action": _action(event.data, action, refresh),
         "key": shown(key),
         "value": _value(node),
         "previous": _value(prev),
@@ -88,6 +89,12 @@ def row(applied: Applied, made: Change) -> Row:
         "term": event.term,
         "correlation": event.correlation,
     }
+
+
+def _action(data: Any, action: str, refresh: bool) -> str:
+    if isinstance(data, kv3.RestoreEnd):
+        return f"restore {action}"
+    return "refresh" if refresh else action
 
 
 def _value(node: File | None) -> str | None:

@@ -19,6 +19,7 @@ from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
 from actors.kv.state import KvFold
 from actors.kv.v2 import imports
+from actors.kv.v2.restores import Restored
 from actors.kv.v2.watch import Hub
 from actors.kv.v2members import V2Members
 from actors.kv.v3.store import Result
@@ -118,8 +119,7 @@ class Info:
                 self._json(exchange, {"message": outcome.message, "code": outcome.code}, 409)
             else:
                 came_to = result.outcome.result
-                told = {"revision": came_to.revision} if isinstance(came_to, Result) else {}
-                self._json(exchange, {"position": str(result.position), **told})
+                self._json(exchange, {"position": str(result.position), **_came_to(came_to)})
 
         who = exchange.headers.get(b"x-corelog-principal", b"").decode("ascii", "replace") or exchange.connection.peer
         self._commands.submit(say(data, principal=who), len(exchange.body) + 200, came)
@@ -273,6 +273,13 @@ class _RestoreStep(msgspec.Struct):
         if found is None:
             raise msgspec.ValidationError("a step is begin, part or end")
         return found
+
+
+def _came_to(result: Any) -> dict[str, int]:
+    """The revision, or v2's index, that a step made."""
+    if isinstance(result, Restored):
+        return {"index": result.changes[-1][0]} if result.changes else {}
+    return {"revision": result.revision} if isinstance(result, Result) else {}
 
 
 def _pour(exchange: Exchange, pieces: list[bytes]) -> None:

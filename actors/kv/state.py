@@ -13,7 +13,7 @@ from actors.coordination import membership as memberships
 from actors.kv.members import Cluster as Cluster
 from actors.kv.members import Member as Member
 from actors.kv.v2 import auth as v2_auth
-from actors.kv.v2 import delete, imports, put
+from actors.kv.v2 import delete, imports, put, restores
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import get_json
 from actors.kv.v2.nodes import Change, Dir, File, clean, plain_change, shown, text_of
@@ -30,6 +30,7 @@ from streams.records import Record
 from streams.replay import Context, LogState
 
 _IMPORTS = frozenset({v3_says.ImportBegin, v3_says.ImportPart, v3_says.ImportEnd})
+_RESTORES = frozenset({v3_says.RestoreBegin, v3_says.RestorePart, v3_says.RestoreEnd})
 # a constant is sooner there than an import, compiled
 _PUT: Final = says.Put
 _FILE: Final = File
@@ -60,6 +61,8 @@ class KvFold:
         if data.__module__ == v3_says.__name__:
             if data.__class__ in _IMPORTS and imports.is_v2(self, data):
                 return imports.change(self, data)
+            if data.__class__ in _RESTORES and restores.is_v2(self, data):
+                return restores.change(self, data, time_ms)
             return self.v3.evolve(event, context.record.offset)
         if data.__module__ == v2_says.__name__:
             return self._change_users2(event, time_ms)

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
-from . import kv3, policy, sync, transfer
+from . import kv3, policy, restoring, sync, transfer
 from .client import COMMON, DOING, FALSE, NOT_FOUND, USAGE, At, Client, Common, Doing, Failure, note
 from .history import changed, print_changed
 from .kv3 import FORM, Form
@@ -18,6 +18,7 @@ app = App(name="kv", help="Read and write keys, also of the past.")
 app.command(policy.app)
 app.command(sync.sync)
 app.command(sync.mount)
+app.command(restoring.restore)
 AtRevision = Annotated[
     str | None,
     Parameter(name="--at", help="As of a position (1234.7), a time ('2 minutes ago') or a revision of v3 (r123)."),
@@ -371,36 +372,6 @@ def diff(
         print_changed(second, common)
     if rows or second:
         sys.exit(FALSE)
-
-
-@app.command
-def restore(
-    *prefixes: str,
-    at: Annotated[str, Parameter(help="A position (1234.7), a time ('2 minutes ago') or a revision (r123).")],
-    exact: bool = False,
-    if_revision: int = 0,
-    force: bool = False,
-    dry_run: bool = False,
-    form: Form = FORM,
-    common: Common = COMMON,
-) -> None:
-    """Make keys of v3 what they were, as one new revision; history stays. Without PREFIXES all keys.
-
-    Refused (exit code 4) if one of them changes meanwhile. Leases don't come back.
-
-    Parameters
-    ----------
-    exact
-        The names are whole keys.
-    if_revision
-        Refused if one of these keys changed after this revision (a dry run tells one).
-    force
-        Put and delete what was planned, whatever changes meanwhile.
-    dry_run
-        Show what would change, change nothing.
-    """
-    kv3.spaces(Form("v3", form.hex, form.key_as), {}, {"--api v2": form.api == "v2"})
-    kv3.restore(prefixes, at, exact, if_revision, force, dry_run, common, form)
 
 
 @app.command(name="import")

@@ -223,41 +223,5 @@ def _quoted(value: Any, form: Form) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-# -- restoring ----------------------------------------------------------------------------------------------------
-
-
-def restore(
-    given: tuple[str, ...],
-    at: str,
-    exact: bool,
-    if_revision: int,
-    force: bool,
-    dry_run: bool,
-    common: Common,
-    form: Form,
-) -> None:
-    """Raises Failure."""
-    named = [blob(key_bytes(one, form)) for one in given]
-    ask = {"at": at, "keys" if exact else "prefixes": named, "if_revision": if_revision, "force": force}
-    response = Client(common).open("POST", "/v1/kv3/restore", {"dry_run": "1" if dry_run else None}, ask)
-    told = json.loads(response.read())
-    if common.output in ("json", "jsonl"):
-        print(json.dumps(told, indent=2 if common.output == "json" else None))
-        return
-    if told["position"] if not dry_run else False:
-        note(f"position {told['position']}")
-    if dry_run:
-        print_differences(told["changes"], common, form)
-    count = f"{told['puts']} keys put, {told['deletes']} deleted"
-    if not told["puts"] + told["deletes"]:
-        print(f"nothing to do: all is as it was at revision {told['restored']}")
-    elif dry_run:
-        print(f"{count}: it would be so; with --if-revision {told['base']} only if nothing changes before")
-    else:
-        print(f"{count}: as they were at revision {told['restored']}, in revision {told['revision']}")
-    if told["without_lease"]:
-        note(f"{told['without_lease']} of the keys put had a lease then; leases don't come back, they are without one")
-
-
 def nothing_there(words: str) -> Failure:
     return Failure(words, NOT_FOUND)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from actors.kv.history import change, concerns, row
+from actors.kv.history import concerns, made, row
 from actors.kv.state import KvFold
 from actors.kv.v2.nodes import Change, clean, shown
 from streams.history.at import Instant
@@ -33,12 +33,12 @@ async def changes(request: Request) -> Response:
     since = None if after is None else here.instant(after)
     kept: deque[Made] = deque(maxlen=min(whole_number(request, "limit", 100), LINES_MAX))
 
-    def concerned(made: Made) -> None:
-        if concerns(made[1], key, recursive) and (since is None or _later(made[0], since)):
-            kept.append(made)
+    def concerned(one: Made) -> None:
+        if concerns(one[1], key, recursive) and (since is None or _later(one[0], since)):
+            kept.append(one)
 
     replica = await here.replayed(request.query_params.get("to"), KvFold, "kv", _each(concerned))
-    return read([row(*made) for made in kept], replica)
+    return read([row(*one) for one in kept], replica)
 
 
 async def blame(request: Request) -> Response:
@@ -50,10 +50,10 @@ async def blame(request: Request) -> Response:
     key = clean(request.path_params["key"])
     last: dict[str, Made] = {}
 
-    def concerned(made: Made) -> None:
-        changed = made[1][2]
-        if concerns(made[1], key, recursive=True) and made[1][3] is not None:
-            last[changed] = made
+    def concerned(one: Made) -> None:
+        changed = one[1][2]
+        if concerns(one[1], key, recursive=True) and one[1][3] is not None:
+            last[changed] = one
 
     replica = await here.replayed(request.query_params.get("at"), KvFold, "kv", _each(concerned))
     fold = replica.fold
@@ -65,9 +65,9 @@ async def blame(request: Request) -> Response:
         raise Problem(400, "too-many-keys", f"{len(names)} keys are below {shown(key) or '/'}; name a narrower prefix")
     rows = []
     for name in names:
-        made = last.get(name)
-        known = made is not None and made[1][0] == fold.store.files[name].modified
-        rows.append(row(*made) if made is not None and known else _untold(fold, name))
+        one = last.get(name)
+        known = one is not None and one[1][0] == fold.store.files[name].modified
+        rows.append(row(*one) if one is not None and known else _untold(fold, name))
     return read(rows, replica)
 
 
@@ -80,9 +80,8 @@ def _untold(fold: KvFold, name: str) -> dict[str, object]:
 def _each(concerned: Callable[[Made], None]) -> Callable[[list[Applied]], None]:
     def seen(batch: list[Applied]) -> None:
         for applied in batch:
-            made = change(applied)
-            if made is not None:
-                concerned((applied, made))
+            for change in made(applied):
+                concerned((applied, change))
 
     return seen
 

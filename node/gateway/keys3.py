@@ -1,10 +1,9 @@
-"""The past of v3's keys: a range at any moment, who changed what, what differs; and back to how it was.
+"""The past of v3's keys: a range at any moment, who changed what, what differs.
 
 Who asks comes by the node's socket or has a token: etcd's users don't bind who may read the whole log.
 """
 
 import base64
-import secrets
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -21,12 +20,11 @@ from actors.kv.travel import Traveller, View, When
 from actors.kv.v3 import past
 from actors.kv.v3.past import Difference, Made, Range
 from actors.kv.v3.revs import ALL_BEHIND, Rev, Revs
-from streams.events import kv3 as says
-from streams.events.base import Blob, blob, unblob
+from streams.events.base import blob
 from streams.history.at import BadInstant
 from streams.records import Position
 
-from .context import TIMEOUT_S, Context, body, context, plain
+from .context import TIMEOUT_S, Context, context, plain
 from .history import LINES_MAX
 from .keyhistory import BLAMED_MAX
 from .problem import Problem
@@ -38,7 +36,7 @@ Row = dict[str, Any]
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def _asked(request: Request) -> Context:
+def allowed(request: Request) -> Context:
     """Raises Problem 401."""
     here = context(request)
     try:
@@ -52,7 +50,7 @@ def _traveller(here: Context) -> Traveller:
     return Traveller(here.shell.log, here.folder / "snapshots" / "kv", here.setting.log_id)
 
 
-def _when(text: str | None) -> When | None:
+def moment(text: str | None) -> When | None:
     """Raises Problem 400."""
     if not text or text == "now":
         return None
@@ -62,7 +60,7 @@ def _when(text: str | None) -> When | None:
         raise Problem(400, "bad-instant", str(error)) from error
 
 
-async def _view(here: Context, when: When | None) -> View:
+async def view_at(here: Context, when: When | None) -> View:
     if when is None:
         await here.barrier()
     try:
@@ -103,14 +101,14 @@ def _answer(data: Any, view: View) -> Response:
 
 async def keys(request: Request) -> Response:
     """Keys as they are, or as of ``at``: a position, a time or a revision (r123); ``limit``, ``keys_only``."""
-    here = _asked(request)
-    ranges, when = _ranges(request), _when(request.query_params.get("at"))
+    here = allowed(request)
+    ranges, when = _ranges(request), moment(request.query_params.get("at"))
     limit, keys_only = whole_number(request, "limit", 0), _flag(request, "keys_only")
     if not ranges:
         raise Problem(400, "key-missing", "say key=, prefix= or from_key=", parameter="key")
     if when is None and len(ranges) == 1:
         return await _now(here, ranges[0], limit, keys_only, _flag(request, "count_only"))
-    view = await _view(here, when)
+    view = await view_at(here, when)
     found = sorted(view.alive(ranges), key=lambda rev: rev.key)
     shown = found[:limit] if limit else found
     told: Row = {"revision": view.revision, "count": len(found), "more": len(shown) < len(found)}
@@ -141,8 +139,8 @@ async def _now(here: Context, asked: Range, limit: int, keys_only: bool, count_o
         "keys_only": keys_only,
         "count_only": count_only,
     }
-    async with _replica(here) as replica:
-        answer = await _posted(replica, "/v3/kv/range", ask)
+    async with kv_replica(here) as replica:
+        answer = await posted(replica, "/v3/kv/range", ask)
     told = answer.json()
     if answer.status_code != 200:
         raise Problem(answer.status_code, "range-refused", told.get("message", answer.text))
@@ -162,13 +160,13 @@ def _rev(row: Row) -> Rev:
     return Rev(base64.b64decode(row["key"]), value, create, mod, version, lease, 0, None)
 
 
-def _replica(here: Context) -> httpx2.AsyncClient:
+def kv_replica(here: Context) -> httpx2.AsyncClient:
     """This node's kv replica, by its socket."""
     transport = httpx2.AsyncHTTPTransport(uds=str(here.folder / "run" / "kv.sock"), verify=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://kv", timeout=TIMEOUT_S + 5)
 
 
-async def _posted(replica: httpx2.AsyncClient, path: str, data: Any, **headers: str) -> httpx2.Response:
+async def posted(replica: httpx2.AsyncClient, path: str, data: Any, **headers: str) -> httpx2.Response:
     """Raises Problem 503 or 504."""
     try:
         return await replica.post(path, content=msgspec.json.encode(data), headers=headers)
@@ -181,9 +179,9 @@ async def _posted(replica: httpx2.AsyncClient, path: str, data: Any, **headers: 
 
 async def changes(request: Request) -> Response:
     """Revisions of keys, oldest first, with who made them; also what was compacted, as long as the log has it."""
-    here = _asked(request)
+    here = allowed(request)
     ranges = _ranges(request) or [past.EVERYTHING]
-    since, upto = _when(request.query_params.get("from")), _when(request.query_params.get("to"))
+    since, upto = moment(request.query_params.get("from")), moment(request.query_params.get("to"))
     rows: deque[Row] = deque(maxlen=min(whole_number(request, "limit", 100), LINES_MAX))
 
     def seen(made: Made) -> None:
@@ -204,12 +202,12 @@ async def changes(request: Request) -> Response:
 
 async def blame(request: Request) -> Response:
     """The last change of each key: who, when, where in the log; ``deleted``: also of keys that are gone."""
-    here = _asked(request)
-    ranges, when = _ranges(request) or [past.EVERYTHING], _when(request.query_params.get("at"))
+    here = allowed(request)
+    ranges, when = _ranges(request) or [past.EVERYTHING], moment(request.query_params.get("at"))
     deleted, since = _flag(request, "deleted"), 0
     living: dict[bytes, Rev] = {}
     if not deleted:
-        living = {rev.key: rev for rev in (await _view(here, when)).alive(ranges)}
+        living = {rev.key: rev for rev in (await view_at(here, when)).alive(ranges)}
         if len(living) > BLAMED_MAX:
             raise Problem(400, "too-many-keys", f"{len(living)} keys are there; name a narrower prefix")
         since = min((rev.mod for rev in living.values()), default=1) - 1
@@ -277,22 +275,22 @@ def _lease(lease: int) -> str:
     return f"{lease & (1 << 64) - 1:016x}" if lease else ""
 
 
-# -- what differs, and back -------------------------------------------------------------------------------------------
+# -- what differs ------------------------------------------------------------------------------------------------
 
 
 async def diff(request: Request) -> Response:
     """Keys whose values differ between ``from`` and ``to`` (positions, times, revisions; ``to`` defaults to now)."""
-    here = _asked(request)
+    here = allowed(request)
     ranges = _ranges(request) or [past.EVERYTHING]
     start = request.query_params.get("from")
     if not start:
         raise Problem(400, "from-missing", "diff needs from=POSITION|TIME|REVISION")
-    before = list((await _view(here, _when(start))).alive(ranges))
-    view = await _view(here, _when(request.query_params.get("to")))
-    return _answer(_told(past.compared(before, view.alive(ranges))), view)
+    before = list((await view_at(here, moment(start))).alive(ranges))
+    view = await view_at(here, moment(request.query_params.get("to")))
+    return _answer(differing(past.compared(before, view.alive(ranges))), view)
 
 
-def _told(differences: Iterable[Difference]) -> list[Row]:
+def differing(differences: Iterable[Difference]) -> list[Row]:
     rows = []
     for one in differences:
         row: Row = {"api": "v3", "op": one.op, "key": blob(one.key)}
@@ -302,96 +300,3 @@ def _told(differences: Iterable[Difference]) -> list[Row]:
             row |= {"after": blob(one.after.value), "after_revision": one.after.mod}
         rows.append(row)
     return rows
-
-
-class RestoreBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``at``: position, time or revision. Without prefixes and keys: everything. ``if_revision``: refused if one of
-    these keys changed after it; ``force``: whatever changed meanwhile."""
-
-    at: str
-    prefixes: list[Blob] = []
-    keys: list[Blob] = []
-    if_revision: int = 0
-    force: bool = False
-
-
-async def restore(request: Request) -> Response:
-    """Make keys what they were ``at`` a moment, as one new revision; ``dry_run=1`` tells what would change."""
-    here = _asked(request)
-    asked: RestoreBody = await body(request, RestoreBody)
-    if asked.force and asked.if_revision:
-        raise Problem(400, "bad-body", "force and if_revision contradict each other")
-    ranges = [(unblob(key), b"") for key in asked.keys] + [past.prefix(unblob(key)) for key in asked.prefixes]
-    ranges = ranges or [past.EVERYTHING]
-    when = _when(asked.at)
-    if when is None:
-        raise Problem(400, "bad-instant", "at: say a position, a time or a revision of the past")
-    view = await _view(here, when)
-    then, back = list(view.alive(ranges)), view.revision
-    now = await _view(here, None)
-    present = list(now.alive(ranges))
-    if not then and not present:
-        raise Problem(404, "no-such-key", f"none of these keys is there, nor was at revision {back}")
-    differences = past.compared(present, then)
-    puts = [one.after for one in differences if one.after is not None]
-    told = {
-        "restored": back,
-        "base": now.revision,
-        "puts": len(puts),
-        "deletes": len(differences) - len(puts),
-        "without_lease": sum(bool(rev.lease) for rev in puts),
-    }
-    if request.query_params.get("dry_run"):
-        return plain({**told, "dry_run": True, "changes": _told(differences)})
-    if not differences:
-        return plain({**told, "position": "", "revision": now.revision})
-    base = 0 if asked.force else asked.if_revision or now.revision
-    done = await _restored(here, request, asked.at, back, base, ranges, differences)
-    return plain({**told, **done}, 202, {"location": f"/v1/log/{done['position']}"})
-
-
-async def _restored(
-    here: Context,
-    request: Request,
-    at: str,
-    back: int,
-    base: int,
-    ranges: list[Range],
-    differences: list[Difference],
-) -> Row:
-    """Say it on the log, in parts. Raises Problem; nothing was restored then, or if it is a 504 nobody knows."""
-    ident = secrets.token_hex(8)
-    pieces = past.parts(differences, ident)
-    spans = [says.Range(blob(start), blob(end)) for start, end in ranges]
-    who = {"x-corelog-principal": here.access.principal(request, command=True)}
-    async with _replica(here) as replica:
-        try:
-            await _step(replica, {"begin": says.RestoreBegin(ident, len(pieces), at, back, base, spans)}, who)
-            for piece in pieces:
-                await _step(replica, {"part": piece}, who)
-        except Problem:
-            await _dropped(replica, ident, who)
-            raise
-        return await _step(replica, {"end": says.RestoreEnd(ident)}, who)
-
-
-async def _step(replica: httpx2.AsyncClient, step: Row, who: dict[str, str]) -> Row:
-    """Raises Problem."""
-    answer = await _posted(replica, "/internal/restore", step, **who)
-    told: Row = answer.json()
-    if answer.status_code == 200:
-        return told
-    words = told.get("message", answer.text)
-    if answer.status_code == 504 and "end" not in step:
-        raise Problem(503, "kv-unavailable", f"{words}; nothing was restored")
-    if answer.status_code == 504:
-        raise Problem(504, "outcome-unknown", f"{words}; see with a dry run whether anything is left to restore")
-    raise Problem(answer.status_code, str(told.get("code", "refused")), f"{words}; nothing was restored")
-
-
-async def _dropped(replica: httpx2.AsyncClient, ident: str, who: dict[str, str]) -> None:
-    """So that its parts don't stay in the state; the next restore or compaction drops them as well."""
-    try:
-        await _step(replica, {"begin": says.RestoreBegin(ident, 0)}, who)
-    except Problem:
-        return

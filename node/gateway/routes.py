@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from streams.events.update import Publish
 
-from . import history, keyhistory, keys3, kv, machines, metrics, policies, snapshotting, units, updates
+from . import history, keyhistory, keys3, kv, machines, metrics, policies, restoring, snapshotting, units, updates
 from .access import needed
 from .context import context, plain
 
@@ -20,6 +20,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _AT = {"at": "as of a position (1234.7) or a time", "consistency": "linearizable (default) or serializable"}
 _KEYS = {"key": "a key (any bytes, again for more)", "prefix": "all keys that begin so (again for more)"}
 _AT3 = {"at": "as of a position (1234.7), a time or a revision (r123)"}
+_PLAN = {"dry_run": "1: tell what would change"}
 _DO = {"timeout": "seconds to wait for the outcome", "dry_run": "1: answer the event without publishing it"}
 
 
@@ -142,7 +143,8 @@ CALLS = [
         keys3.diff,
         {**_KEYS, "from": "position, time or revision", "to": "position, time or revision (now)"},
     ),
-    Call("POST", "/v1/kv3/restore", keys3.restore, {"dry_run": "1: tell what would change"}, keys3.RestoreBody),
+    Call("POST", "/v1/kv3/restore", restoring.restore, _PLAN, restoring.RestoreBody),
+    Call("POST", "/v1/kv2/restore", restoring.restore2, _PLAN, restoring.Restore2Body),
     Call("GET", "/v1/policies", policies.list_policies, {"at": "as of a position or a time"}),
     Call("PUT", "/v1/policies", policies.set_policy, _DO, policies.PolicyBody),
     Call("POST", "/v1/policies/remove", policies.remove_policy, _DO, policies.RemoveBody),

@@ -361,6 +361,7 @@ class RestoreBegin(Data, frozen=True):
     at        what was asked for: a position, a time or ``r`` and a revision
     revision  the revision that comes back
     base      the revision that it was made of: void if a key in ``ranges`` changed since; 0: however that is
+    v2        of v2's keys: revisions are indices, a range is a key with all below it (its ``end`` means nothing)
     """
 
     id: str
@@ -369,16 +370,22 @@ class RestoreBegin(Data, frozen=True):
     revision: int = 0
     base: int = 0
     ranges: list[Range] = []
+    v2: bool = False
 
 
 @event("kv.v3.restore_part.v1", "kv", command=True)
 class RestorePart(Data, frozen=True):
-    """``number``: from 0. ``puts``: keys and values, ``deletes``: keys; all become one revision, without leases."""
+    """``number``: from 0. ``puts``: keys and values, ``deletes``: keys; all become one revision, without leases.
+
+    Of v2 keys are paths, ``deletes`` take all below along, ``dirs`` are empty directories; each is a change of its own,
+    without a TTL.
+    """
 
     id: str
     number: int
     puts: list[tuple[Blob, Blob]] = []
     deletes: list[Blob] = []
+    dirs: list[Blob] = []
 
 
 @event("kv.v3.restore_ended.v1", "kv", command=True)

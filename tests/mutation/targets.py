@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 _V3 = (
     "auth errors floors hashes imports kinds leases lines past policies ranges restores revs store txn"  # the v3 store
 )
-_V2 = "auth delete errors get imports nodes put request store watch"
+_V2 = "auth delete errors get imports nodes put request restores store watch"
 _BOLT = "errors exported2 file imported imported2 messages page read snapshot v2 wal"
 _HTTP2 = "control deadlines frames hpack huffman limits messages receiving request sending tally"
 _RPC = "asked json_form json_short told watching"

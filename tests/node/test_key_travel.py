@@ -194,6 +194,46 @@ def test_a_restore_of_many_parts_is_one_revision_for_a_watcher(written: RealNode
     etcd.channel.close()
 
 
+def test_keys_of_v2_go_back_too_with_what_is_below_them(written: RealNode) -> None:
+    corelog(written, "kv", "set", "/conf/a", "1")
+    corelog(written, "kv", "set", "/conf/tmp", "t", "--ttl", "3600")
+    corelog(written, "kv", "mkdir", "/conf/empty")
+    then = told(written, "kv", "history", "/conf", "-r")[-1]["position"]
+    corelog(written, "kv", "set", "/conf/a", "2")
+    corelog(written, "kv", "rm", "/conf/tmp")
+    corelog(written, "kv", "rm", "/conf/empty", "--dir")
+    corelog(written, "kv", "set", "/conf/new/x", "n")
+    plan = told(written, "kv", "restore", "conf", "--at", then, "--dry-run")
+    assert (plan["api"], plan["puts"], plan["deletes"], plan["without_ttl"]) == ("v2", 3, 1, 1)
+    assert [(one["op"], one["path"], one.get("before"), one.get("after")) for one in plan["changes"]] == [
+        ("change", "kv//conf/a", "2", "1"),
+        ("add", "kv//conf/empty/", None, {}),
+        ("remove", "kv//conf/new/", {}, None),
+        ("add", "kv//conf/tmp", None, "t"),
+    ]
+    shown = corelog(written, "kv", "restore", "conf", "--at", then, "--dry-run")
+    assert '~ kv//conf/a: "2" -> "1"' in shown
+    assert f"with --if-index {plan['base']} only if nothing changes before" in shown
+    corelog(written, "kv", "set", "/conf/late", "l")
+    refused = corelog(written, "kv", "restore", "conf", "--at", then, "--if-index", str(plan["base"]), code=4)
+    assert f"/conf/late was changed at index {plan['base'] + 1}, after this restore was made" in refused
+    assert corelog(written, "kv", "get", "/conf/a") == "2\n"
+    done = told(written, "kv", "restore", "/conf/", "--at", then)
+    assert (done["puts"], done["deletes"], done["index"]) == (3, 2, plan["base"] + 1 + 5)
+    keys = {row["key"]: (row["value"], row["ttl"]) for row in told(written, "kv", "ls", "/conf", "-r")}
+    assert keys == {"/conf/a": ("1", None), "/conf/empty": (None, None), "/conf/tmp": ("t", None)}
+    (row,) = told(written, "kv", "blame", "/conf/a")
+    assert (row["action"], row["principal"], row["position"]) == ("restore set", "uid:0", done["position"])
+    assert [one["value"] for one in told(written, "kv", "history", "/conf/a")] == ["1", "2", "1"]
+    assert "nothing to do: all is as it was at index" in corelog(written, "kv", "restore", "conf", "--at", then)
+    # a place where both key spaces differ isn't guessed at
+    place = told(written, "kv", "history", "/conf/a")[0]["position"]
+    both = corelog(written, "kv", "restore", "--at", place.partition(".")[0], "--dry-run", "--api", "v2")
+    assert "it would be so" in both
+    start = told(written, "kv", "history", "ff00", "--key-as", "hex")[0]["position"]
+    assert "say --api v2 or --api v3" in corelog(written, "kv", "restore", "--at", start, code=2)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -212,7 +252,13 @@ def test_a_restore_of_many_parts_is_one_revision_for_a_watcher(written: RealNode
         (["restore", "--at", "now"], 2, "of the past"),
         (["restore", "--at", "r5", "--force", "--if-revision", "3"], 2, "contradict"),
         (["restore", "app/", "--at", "r5", "--if-revision", "99999"], 4, "never was at revision 99999"),
-        (["restore", "--at", "r5", "--api", "v2"], 2, "v2"),
+        (["restore", "--at", "r5", "--api", "v2"], 2, "the revision r5 is for v3's keys"),
+        (["restore", "--at", "now", "--api", "v2"], 2, "of the past"),
+        (["restore", "--at", "2.0", "--if-index", "3", "--force"], 2, "contradict"),
+        (["restore", "--at", "2.0", "--if-index", "3", "--if-revision", "3"], 2, "not both"),
+        (["restore", "only", "--at", "2.0", "--if-index", "99999"], 4, "never was at index 99999"),
+        (["restore", "never", "--at", "2.0"], 3, "none of these keys is there, nor was then, of v3 or of v2"),
+        (["restore", "never", "--at", "2.0", "--api", "v2"], 3, "none of these keys is there, nor was at index 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -239,7 +285,8 @@ def test_over_http_who_has_no_token_sees_none_of_it(written: RealNode) -> None:
         status, problem = http(written, f"/v1/kv3/{path}")
         assert (status, problem["type"]) == (401, "corelog:token-needed")
         assert http(written, f"/v1/kv3/{path}", token)[0] == 200
-    assert http(written, "/v1/kv3/restore", "", {"at": "r2"})[0] == 401
+    for api in ("kv3", "kv2"):
+        assert http(written, f"/v1/{api}/restore", "", {"at": "2.0"})[0] == 401
     status, answer = http(written, "/v1/kv3/keys?key=%FF%00&key=both&at=r8", token)
     assert (status, [kv["value"] for kv in answer["kvs"]]) == (200, ["third", {"base64": "/go="}])
     for wrong in ("keys", "keys?key=", "keys?key=a&key=b&end=c", "keys?prefix=a&limit=x", "keys?prefix=a&keys_only=1"):

@@ -56,7 +56,7 @@ def _set(store: Store, key: str, data: says.Set, ttl_s: int | None, time_ms: int
         raise V2Error(errors.ROOT_READ_ONLY, "/", store.index)
     if key in store.dirs:
         raise V2Error(errors.NOT_FILE, key, store.index)
-    return _place(store, key, (value, data.directory), ttl_s, time_ms, "set", data.refresh)
+    return place(store, key, (value, data.directory), ttl_s, time_ms, "set", data.refresh)
 
 
 def _create(store: Store, key: str, value: Blob, directory: bool, ttl_s: int | None, time_ms: int) -> Change:
@@ -65,10 +65,10 @@ def _create(store: Store, key: str, value: Blob, directory: bool, ttl_s: int | N
     parent = store.parent(key)
     if key in parent.children:
         raise V2Error(errors.NODE_EXIST, key, store.index)
-    return _place(store, key, (text_of(value), directory), ttl_s, time_ms, "create", False)
+    return place(store, key, (text_of(value), directory), ttl_s, time_ms, "create", False)
 
 
-def _place(
+def place(
     store: Store, key: str, what: tuple[str, bool], ttl_s: int | None, time_ms: int, action: str, refresh: bool
 ) -> Change:
     """Put a new node at ``key``, in place of a file that may be there."""

@@ -3,7 +3,7 @@
 The values stand in the events, for a fold can't read the log. Leases don't come back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,14 +35,15 @@ def change(store: "Store", data: says.RestoreBegin | says.RestorePart | says.Res
     which is dropped. Raises V3Error where a policy has no room for it."""
     match data:
         case says.RestoreBegin():
-            return _begin(store, data)
+            return begin(store, data, lambda: _refused(store, data))
         case says.RestorePart():
-            return _part(store.restoring, data)
+            return part(store.restoring, data)
         case _:
             return _end(store, data)
 
 
-def _begin(store: "Store", data: says.RestoreBegin) -> Outcome:
+def begin(store: "Store", data: says.RestoreBegin, refused: Callable[[], Rejected | None]) -> Outcome:
+    """Stage what is to come, also of v2. ``refused``: why it can't be."""
     if data.parts == 0:
         if store.restoring is not None and store.restoring.begun.id == data.id:
             store.restoring = None
@@ -50,26 +51,33 @@ def _begin(store: "Store", data: says.RestoreBegin) -> Outcome:
     store.restoring = None
     if not 0 < data.parts <= PARTS_MAX:
         return Rejected("v3-restore.parts", f"{data.parts} parts; from 1 to {PARTS_MAX} can be")
-    if store.empty or data.base > store.revs.revision:
-        return Rejected("v3-restore.base", f"the store never was at revision {data.base}; it is another one")
-    if (refused := _outdated(store.revs, data)) is not None:
-        return refused
+    if (why := refused()) is not None:
+        return why
     store.restoring = Staged(data)
     return DONE
 
 
-def _part(staged: Staged | None, data: says.RestorePart) -> Outcome:
+def _refused(store: "Store", data: says.RestoreBegin) -> Rejected | None:
+    if store.empty or data.base > store.revs.revision:
+        return Rejected("v3-restore.base", f"the store never was at revision {data.base}; it is another one")
+    return _outdated(store.revs, data)
+
+
+def part(staged: Staged | None, data: says.RestorePart) -> Outcome:
     if staged is None or staged.begun.id != data.id:
         return OTHER
     if not 0 <= data.number < staged.begun.parts:
         return Rejected("v3-restore.part", f"part {data.number} of {staged.begun.parts}")
     if "" in data.deletes or any(key == "" for key, _ in data.puts):
         return Rejected("v3-restore.part", "a key is empty")
+    if data.dirs and not staged.begun.v2:
+        return Rejected("v3-restore.part", "v3 has no directories")
     staged.parts[data.number] = data
     return DONE
 
 
-def _end(store: "Store", data: says.RestoreEnd) -> Outcome | None:
+def whole(store: "Store", data: says.RestoreEnd) -> Staged | Rejected:
+    """What was staged, taken out, if all of it is there."""
     staged = store.restoring
     if staged is None or staged.begun.id != data.id:
         return OTHER
@@ -79,6 +87,13 @@ def _end(store: "Store", data: says.RestoreEnd) -> Outcome | None:
             "v3-restore.incomplete", f"{len(missing)} of {staged.begun.parts} parts aren't there: {missing[:10]}"
         )
     store.restoring = None
+    return staged
+
+
+def _end(store: "Store", data: says.RestoreEnd) -> Outcome | None:
+    staged = whole(store, data)
+    if isinstance(staged, Rejected):
+        return staged
     if (refused := _outdated(store.revs, staged.begun)) is not None:
         return refused
     if store.revs.policies is not None:

@@ -23,7 +23,7 @@ def applied(*records: list[Event]) -> tuple[KvFold, list[Applied]]:
 
 
 def rows(seen: list[Applied], key: str, recursive: bool = False) -> list[dict[str, Any]]:
-    made = [(one, change) for one in seen if (change := history.change(one)) is not None]
+    made = [(one, change) for one in seen for change in history.made(one)]
     return [history.row(*pair) for pair in made if history.concerns(pair[1], key, recursive)]
 
 
@@ -32,10 +32,7 @@ def rows(seen: list[Applied], key: str, recursive: bool = False) -> list[dict[st
 def test_the_changes_alone_make_the_files_that_there_are(records: list[list[Event]]) -> None:
     fold, seen = applied(*records)
     files: dict[str, str] = {}
-    for one in seen:
-        made = history.change(one)
-        if made is None:
-            continue
+    for made in (change for one in seen for change in history.made(one)):
         assert history.concerns(made, "", recursive=True)
         _, action, key, node, *_ = made
         gone = [
@@ -54,7 +51,7 @@ def test_the_changes_alone_make_the_files_that_there_are(records: list[list[Even
 def test_a_retry_is_no_second_change() -> None:
     put = say(says.Append("/a/q", "one"), client="c", sequence=1)
     fold, seen = applied([put], [say(says.Delete("/a", recursive=True))], [put])
-    told = [made[1] for one in seen if (made := history.change(one)) is not None]
+    told = [made[1] for one in seen for made in history.made(one)]
     assert told == ["create", "delete"]
     assert fold.store.files == {}
 

@@ -1,0 +1,203 @@
+"""Keys as they were once, put there again: v3's as one new revision, v2's as one event, always all or nothing.
+
+What differs is found here, from the log; it goes to the replica in parts, which is refused if a key changes meanwhile.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from actors.kv.state import KvFold
+from actors.kv.v2 import restores
+from actors.kv.v2.nodes import blob_of, clean
+from actors.kv.v2.restores import Planned
+from actors.kv.v2.store import Store
+from actors.kv.v3 import past
+from streams import snapshots
+from streams.events import kv3 as says
+from streams.events.base import Blob, blob, unblob
+from streams.history.at import state_at
+
+from .context import Context, body, plain
+from .keys3 import Row, allowed, differing, kv_replica, moment, posted, view_at
+from .problem import Problem
+
+
+class RestoreBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``at``: position, time or revision. Without prefixes and keys: everything. ``if_revision``: refused if one of
+    these keys changed after it; ``force``: whatever changed meanwhile."""
+
+    at: str
+    prefixes: list[Blob] = []
+    keys: list[Blob] = []
+    if_revision: int = 0
+    force: bool = False
+
+
+async def restore(request: Request) -> Response:
+    """Make keys what they were ``at`` a moment, as one new revision; ``dry_run=1`` tells what would change."""
+    here = allowed(request)
+    asked: RestoreBody = await body(request, RestoreBody)
+    if asked.force and asked.if_revision:
+        raise Problem(400, "bad-body", "force and if_revision contradict each other")
+    ranges = [(unblob(key), b"") for key in asked.keys] + [past.prefix(unblob(key)) for key in asked.prefixes]
+    ranges = ranges or [past.EVERYTHING]
+    when = moment(asked.at)
+    if when is None:
+        raise Problem(400, "bad-instant", "at: say a position, a time or a revision of the past")
+    view = await view_at(here, when)
+    then, back = list(view.alive(ranges)), view.revision
+    now = await view_at(here, None)
+    present = list(now.alive(ranges))
+    if not then and not present:
+        raise Problem(404, "no-such-key", f"none of these keys is there, nor was at revision {back}")
+    differences = past.compared(present, then)
+    puts = [one.after for one in differences if one.after is not None]
+    told = {
+        "restored": back,
+        "base": now.revision,
+        "puts": len(puts),
+        "deletes": len(differences) - len(puts),
+        "without_lease": sum(bool(rev.lease) for rev in puts),
+    }
+    if request.query_params.get("dry_run"):
+        return plain({**told, "dry_run": True, "changes": differing(differences)})
+    if not differences:
+        return plain({**told, "position": "", "revision": now.revision})
+    ident = secrets.token_hex(8)
+    pieces = past.parts(differences, ident)
+    base = 0 if asked.force else asked.if_revision or now.revision
+    spans = [says.Range(blob(start), blob(end)) for start, end in ranges]
+    begin = says.RestoreBegin(ident, len(pieces), asked.at, back, base, spans)
+    done = await _restored(here, request, begin, pieces)
+    return plain({**told, **done}, 202, {"location": f"/v1/log/{done['position']}"})
+
+
+# -- v2 ---------------------------------------------------------------------------------------------------------------
+
+
+class Restore2Body(msgspec.Struct, forbid_unknown_fields=True):
+    """``at``: position or time. ``keys``: each with all below it; without any: everything. ``if_index``: refused if one
+    of these keys changed after it; ``force``: whatever changed meanwhile."""
+
+    at: str
+    keys: list[str] = []
+    if_index: int = 0
+    force: bool = False
+
+
+async def restore2(request: Request) -> Response:
+    """Make keys of v2 what they were ``at`` a moment, all at once; ``dry_run=1`` tells what would change."""
+    here = allowed(request)
+    asked: Restore2Body = await body(request, Restore2Body)
+    if asked.force and asked.if_index:
+        raise Problem(400, "bad-body", "force and if_index contradict each other")
+    roots = [clean(f"/{key}") for key in asked.keys] or [""]
+    if asked.at.strip() in ("", "now"):
+        raise Problem(400, "bad-instant", "at: say a position or a time of the past")
+    replica = await here.past(asked.at, KvFold, "kv")
+    then, now = _store(replica.fold), await _present(here)
+    if not any(_is_there(store, root) for store in (then, now) for root in roots):
+        raise Problem(404, "no-such-key", f"none of these keys is there, nor was at index {then.index}")
+    plan = restores.planned(now, then, roots)
+    told: Row = {
+        "restored": then.index,
+        "base": now.index,
+        "puts": len(plan.puts) + len(plan.dirs),
+        "deletes": len(plan.deletes),
+        "without_ttl": plan.lasting,
+    }
+    if request.query_params.get("dry_run"):
+        return plain({**told, "dry_run": True, "changes": _changes(plan)})
+    if not plan:
+        return plain({**told, "position": "", "index": now.index})
+    ident = secrets.token_hex(8)
+    pieces = restores.parts(plan, ident, past.PART_BYTES)
+    base = 0 if asked.force else asked.if_index or now.index
+    spans = [says.Range(blob_of(root or "/")) for root in roots]
+    begin = says.RestoreBegin(ident, len(pieces), asked.at, then.index, base, spans, v2=True)
+    done = await _restored(here, request, begin, pieces)
+    return plain({**told, **done}, 202, {"location": f"/v1/log/{done['position']}"})
+
+
+def _store(fold: object) -> Store:
+    assert isinstance(fold, KvFold)
+    return fold.store
+
+
+async def _present(here: Context) -> Store:
+    """What is there now, with all that was acknowledged before."""
+    await here.barrier()
+    folder = here.folder / "snapshots" / "kv"
+    start = await asyncio.to_thread(snapshots.restore, folder, KvFold, here.setting.log_id)
+    return _store((await state_at(here.shell.log, KvFold, start=start)).fold)
+
+
+def _is_there(store: Store, root: str) -> bool:
+    """The root itself is always there: it counts when there is anything in it."""
+    return bool(store.dirs[""].children) if not root else store.find(root) is not None
+
+
+def _changes(plan: Planned) -> list[Row]:
+    """As the differences of v2's keys are told elsewhere; a directory is its name with a slash, and nothing in it."""
+    rows = []
+    after: dict[str, Any] = {**dict.fromkeys(plan.dirs), **dict(plan.puts)}
+    for key in sorted({*plan.deletes, *after}):
+        row: Row = {"api": "v2", "op": "change"}
+        sides: dict[str, Any] = {}
+        if key in plan.before:
+            sides["before"] = plan.before[key]
+        if key in after:
+            sides["after"] = after[key]
+        row["op"] = "change" if len(sides) == 2 else "add" if "after" in sides else "remove"
+        is_dir = None in sides.values()
+        row["path"] = f"kv/{key}{'/' if is_dir else ''}"
+        rows.append({**row, **{side: {} if value is None else value for side, value in sides.items()}})
+    return rows
+
+
+# -- on the log -------------------------------------------------------------------------------------------------------
+
+
+async def _restored(
+    here: Context, request: Request, begin: says.RestoreBegin, pieces: Sequence[says.RestorePart]
+) -> Row:
+    """Say it on the log, in parts. Raises Problem; nothing was restored then, or if it is a 504 nobody knows."""
+    who = {"x-corelog-principal": here.access.principal(request, command=True)}
+    async with kv_replica(here) as replica:
+        try:
+            await _step(replica, {"begin": begin}, who)
+            for piece in pieces:
+                await _step(replica, {"part": piece}, who)
+        except Problem:
+            await _dropped(replica, begin.id, who)
+            raise
+        return await _step(replica, {"end": says.RestoreEnd(begin.id)}, who)
+
+
+async def _step(replica: httpx2.AsyncClient, step: Row, who: dict[str, str]) -> Row:
+    """Raises Problem."""
+    answer = await posted(replica, "/internal/restore", step, **who)
+    told: Row = answer.json()
+    if answer.status_code == 200:
+        return told
+    words = told.get("message", answer.text)
+    if answer.status_code == 504 and "end" not in step:
+        raise Problem(503, "kv-unavailable", f"{words}; nothing was restored")
+    if answer.status_code == 504:
+        raise Problem(504, "outcome-unknown", f"{words}; see with a dry run whether anything is left to restore")
+    raise Problem(answer.status_code, str(told.get("code", "refused")), f"{words}; nothing was restored")
+
+
+async def _dropped(replica: httpx2.AsyncClient, ident: str, who: dict[str, str]) -> None:
+    """So that its parts don't stay in the state; the next restore or compaction drops them as well."""
+    try:
+        await _step(replica, {"begin": says.RestoreBegin(ident, 0)}, who)
+    except Problem:
+        return
