@@ -23,6 +23,8 @@ from actors.supervision.process import die_with_parent
 from streams import snapshots
 from streams.history.at import entries
 from streams.log.open import open_log
+from streams.log.port import Log
+from streams.replay import Replica
 
 #: For so long a patient one uses idle time only.
 PATIENT, PATIENCE_S = "--patient", 60.0
@@ -42,28 +44,35 @@ class Taken(msgspec.Struct, frozen=True):
 async def take(setting: Setting) -> list[Taken]:
     """Bring each fold's snapshot up to the log's end. Raises Halt before it would write past a poisonous record."""
     log = await open_log(setting.log, setting.log_options, setting.log_checked)
-    taken = []
     try:
         end = await log.end()
-        for name, make in FOLDS.items():
-            replica = await restored(setting, make, log)
-            before = replica.offset
-            async for batch in entries(log, replica.offset if replica.resume else replica.offset + 1, end):
-                start = 0
-                if replica.resume:
-                    replica.confirm(batch[0])
-                    start = 1
-                for entry in batch[start:]:
-                    replica.replay(entry)
+        replicas = await restored(setting, list(FOLDS.values()), log)
+        before = {replica.fold.name: replica.offset for replica in replicas}
+        await _brought(replicas, log, end)
+        taken = []
+        for replica in replicas:
+            name = replica.fold.name
             folder = Path(setting.folder) / "snapshots" / name
             # a state with the seal in it would be of a log that nobody goes on with
-            if replica.offset > before and replica.log.sealed_at < 0:
+            if replica.offset > before[name] and replica.log.sealed_at < 0:
                 path = snapshots.write(folder, replica)
                 taken.append(Taken(name, replica.offset, snapshots.head_of(path).state_hash))
             snapshots.prune(folder)
     finally:
         await log.close()
     return taken
+
+
+async def _brought(replicas: list[Replica], log: Log, end: int) -> None:
+    """Apply what is there before ``end``: the log is read once for all."""
+    start = min(replica.offset if replica.resume else replica.offset + 1 for replica in replicas)
+    async for batch in entries(log, start, end):
+        for replica in replicas:
+            for entry in batch:
+                if replica.resume and entry.offset >= replica.offset:
+                    replica.confirm(entry)
+                elif entry.offset > replica.offset:
+                    replica.replay(entry)
 
 
 def give_way(patient: bool) -> None:

@@ -2,7 +2,7 @@
 stand ahead in the log."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -37,15 +37,18 @@ async def resumed(setting: Setting, make: Callable[[], Fold], log: Log) -> Repli
     replica = _newest(setting, make)
     while True:
         try:
-            return await _placed(replica, setting, log)
+            await _place([replica], setting, log)
+            return replica
         except LogUnavailable as error:
             structlog.get_logger(fold=replica.fold.name).warning("the log can't be reached", error=str(error))
             await asyncio.sleep(OPEN_RETRY_S)
 
 
-async def restored(setting: Setting, make: Callable[[], Fold], log: Log) -> Replica:
-    """A replica to give to a Host. Raises LogUnavailable, LogTruncated, ForeignLog."""
-    return await _placed(_newest(setting, make), setting, log)
+async def restored(setting: Setting, makes: Sequence[Callable[[], Fold]], log: Log) -> list[Replica]:
+    """Replicas to bring on. Raises LogUnavailable, LogTruncated, ForeignLog."""
+    replicas = [_newest(setting, make) for make in makes]
+    await _place(replicas, setting, log)
+    return replicas
 
 
 def _newest(setting: Setting, make: Callable[[], Fold]) -> Replica:
@@ -58,15 +61,21 @@ def _newest(setting: Setting, make: Callable[[], Fold]) -> Replica:
     )
 
 
-async def _placed(replica: Replica, setting: Setting, log: Log) -> Replica:
+async def _place(replicas: Sequence[Replica], setting: Setting, log: Log) -> None:
+    """See that the log goes on where they end, and give them the voids that stand ahead: by one look at it for all."""
     first, end = await log.first(), await log.end()
-    if replica.offset >= end:
-        raise LogTruncated(f"the snapshot ends with record {replica.offset}, but the log has only {end}: it was cut")
-    if replica.offset + 1 < first:
-        raise LogTruncated(
-            f"the log starts at {first} and this node's newest snapshot ends at {replica.offset}; "
-            "copy a snapshot of another node into the data folder's snapshots"
-        )
-    key = replica.log.operator_key or setting.operator_key
-    replica.foreseen = await voids.foreseen(log, max(first, replica.offset + 1), setting.log_id, key)
-    return replica
+    for replica in replicas:
+        if replica.offset >= end:
+            raise LogTruncated(
+                f"the snapshot ends with record {replica.offset}, but the log has only {end}: it was cut"
+            )
+        if replica.offset + 1 < first:
+            raise LogTruncated(
+                f"the log starts at {first} and this node's newest snapshot ends at {replica.offset}; "
+                "copy a snapshot of another node into the data folder's snapshots"
+            )
+    start = max(first, min(replica.offset for replica in replicas) + 1)
+    key = next((replica.log.operator_key for replica in replicas if replica.log.operator_key), setting.operator_key)
+    foreseen = await voids.foreseen(log, start, setting.log_id, key)
+    for replica in replicas:
+        replica.foreseen = dict(foreseen)

@@ -291,11 +291,14 @@ class Replica:
 
     def state_hash(self) -> str:
         """blake2b-256 over the canonical bytes of log state and fold: equal on every replica at one offset."""
-        digest = hashlib.blake2b(digest_size=32)
-        digest.update(msgspec.json.encode(self.log))
+        digest = self.log_hash()
         for chunk in self.fold.encode():
             digest.update(chunk)
         return digest.hexdigest()
+
+    def log_hash(self) -> "hashlib.blake2b":
+        """The beginning of the state's hash: log state; the fold's chunks follow."""
+        return hashlib.blake2b(msgspec.json.encode(self.log), digest_size=32)
 
 
 def _strangers(events: "Sequence[Event | Unknown]") -> bool:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -24,6 +25,7 @@ FORMAT = 1
 EVENTS_APART = 250_000
 #: Bytes of a snapshot that are written between two syncs.
 SYNC_BYTES = 4 * 1024 * 1024
+_NO_HASH = "0" * 64
 _NAME = re.compile(r"(\d{20})\.snap")
 
 
@@ -53,34 +55,19 @@ def write(folder: Path, replica: Replica) -> Path:
     if replica.last is None:
         raise ValueError("nothing was applied yet: there is no state to snapshot")
     folder.mkdir(parents=True, exist_ok=True)
-    head = Head(
-        FORMAT,
-        replica.fold.name,
-        replica.log.log_id,
-        replica.offset,
-        replica.log.events,
-        replica.log.time_ms,
-        record_hash(replica.last),
-        replica.log.chain.hex(),
-        replica.state_hash(),
-        replica.log.level,
-    )
     final = folder / f"{replica.offset:020d}.snap"
     temporary = folder / f".{final.name}.{os.getpid()}"
-    digest = hashlib.blake2b(digest_size=32)
+    head = _head(replica, record_hash(replica.last))
     try:
-        with open(temporary, "wb") as file:
-            unsynced = 0
-            for piece in _pieces(head, replica):
-                digest.update(piece)
-                file.write(piece)
-                unsynced += len(piece)
-                if unsynced >= SYNC_BYTES:
-                    # who syncs the log meanwhile waits for a few megabytes of this, not for all of it
-                    file.flush()
-                    os.fdatasync(file.fileno())
-                    unsynced = 0
-            file.write(digest.digest())
+        with open(temporary, "w+b") as file:
+            # the hash of what follows stands in the head: the state is gone through once, and the head comes last
+            file.write(head(_NO_HASH))
+            state_hash = _write_state(file, replica)
+            file.seek(0)
+            file.write(head(state_hash))
+            file.seek(0)
+            digest = _digest(file)
+            file.write(digest)
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, final)
@@ -91,17 +78,56 @@ def write(folder: Path, replica: Replica) -> Path:
     return final
 
 
-def _pieces(head: Head, replica: Replica) -> Iterator[bytes]:
-    yield msgspec.json.encode(head) + b"\n"
-    for chunk in _chunks(replica):
-        yield len(chunk).to_bytes(8, "big")
-        yield chunk
+def _head(replica: Replica, record: str) -> Callable[[str], bytes]:
+    """The first line, for a hash of the state: it has the same length for each."""
+    log = replica.log
+
+    def line(state_hash: str) -> bytes:
+        head = Head(
+            FORMAT,
+            replica.fold.name,
+            log.log_id,
+            replica.offset,
+            log.events,
+            log.time_ms,
+            record,
+            log.chain.hex(),
+            state_hash,
+            log.level,
+        )
+        return msgspec.json.encode(head) + b"\n"
+
+    return line
 
 
-def _chunks(replica: Replica) -> Iterator[bytes]:
+def _write_state(file: BinaryIO, replica: Replica) -> str:
+    """Log state and fold as chunks; returns the state's hash (:meth:`streams.replay.Replica.state_hash`)."""
+    state = replica.log_hash()
     # order kept as it is, not sorted: the sessions' order (oldest first) is part of the state
-    yield msgspec.msgpack.encode(replica.log)
-    yield from replica.fold.encode()
+    unsynced = _write_chunk(file, msgspec.msgpack.encode(replica.log))
+    for chunk in replica.fold.encode():
+        state.update(chunk)
+        unsynced += _write_chunk(file, chunk)
+        if unsynced >= SYNC_BYTES:
+            # who syncs the log meanwhile waits for a few megabytes of this, not for all of it
+            file.flush()
+            os.fdatasync(file.fileno())
+            unsynced = 0
+    return state.hexdigest()
+
+
+def _write_chunk(file: BinaryIO, chunk: bytes) -> int:
+    file.write(len(chunk).to_bytes(8, "big"))
+    file.write(chunk)
+    return 8 + len(chunk)
+
+
+def _digest(file: BinaryIO) -> bytes:
+    """Of all from here to the end, which is where the file stands then."""
+    digest = hashlib.blake2b(digest_size=32)
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.digest()
 
 
 def load(path: Path, make: Callable[[], Fold]) -> Replica:

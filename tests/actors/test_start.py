@@ -62,7 +62,7 @@ async def test_a_log_that_is_lost_while_an_actor_begins_is_waited_for(monkeypatc
     log = Lost()
     await log.append([Record("ab" * 16, "log", "kv@w", 1, 1, 0, b"[]")])
     with pytest.raises(LogUnavailable):
-        await start.restored(setting("memory://"), Counting, log)
+        await start.restored(setting("memory://"), [Counting], log)
     log.left = 2
     with capture_logs() as said:
         replica = await start.resumed(setting("memory://"), Counting, log)
