@@ -3,8 +3,10 @@
     python -m bench.kv3three [--passes 3] [--seconds 3] [--rows "put 16x16,range 16x16"] [--flush]
 
 A system is started, filled, asked for all its rows and ended before the next one starts: brokers and members that were
-stopped meanwhile would hold elections first. Connections are spread over the three members; a lone client asks the one
-that leads. ``--flush``: Kafka syncs each record to disk (its default leaves that to replication; etcd always syncs).
+stopped meanwhile would hold elections first. Rows begin when no node takes a snapshot any more (at most a twentieth of
+the time one does): which rows met the one of the filling was chance. Connections are spread over the three members; a
+lone client asks the one that leads. ``--flush``: Kafka syncs each record to disk (its default leaves that to
+replication; etcd always syncs).
 """
 
 import argparse
@@ -23,6 +25,8 @@ from tests.storm.places import DIE_WITH_PARENT
 
 #: After the filling, and between rows: what is behind catches up, and new brokers compile themselves meanwhile.
 WARM_S, REST_S = 60.0, 4.0
+#: A snapshot that is taken when the machine has nothing else to do takes no longer.
+SNAPSHOT_S = 120.0
 #: Each broker in a session of its own, as a service, a node and an etcd are: Linux shares the processor by those first.
 APART = [*DIE_WITH_PARENT, "setsid"]
 #: What is to be reached here, by mode, connections and streams.
@@ -108,6 +112,7 @@ def _pass(
             load(program, leader, ports, WORK[-1] if name == "3.4" else WORK[2], WARM_S if name == "ours" else seconds)
             for work in rows:
                 time.sleep(REST_S)
+                _without_snapshots()
                 told = load(program, leader, ports if work.connections > 1 else str(leader.port), work, seconds)
                 rates[work].setdefault(leader.name, []).append(told["done"] / told["seconds"])
                 p99s[work].setdefault(leader.name, []).append(told["p99_us"] / 1000)
@@ -116,6 +121,22 @@ def _pass(
                 )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _without_snapshots() -> None:
+    """Wait until no node of this machine takes one. Raises SystemExit after SNAPSHOT_S."""
+    until_s = time.monotonic() + SNAPSHOT_S
+    while any(b"actors.snapshotter" in words for words in _commands()):
+        if time.monotonic() > until_s:
+            raise SystemExit(f"a snapshot takes over {SNAPSHOT_S:g} s")
+        time.sleep(0.2)
+
+
+def _commands() -> Iterator[bytes]:
+    """The command lines of all processes."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes()
 
 
 def _leads(member: Server) -> bool:
