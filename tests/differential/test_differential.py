@@ -64,6 +64,12 @@ RARE = [
     ("UserDelete", 0, pb.AuthUserDeleteRequest(name="root")),
     ("Authenticate", 0, "root", PW),
     ("SetUp", 0),
+    # who may not read a key of a lease's isn't told of leases
+    ("LeaseGrant", 0, pb.LeaseGrantRequest(ID=11, TTL=600)),
+    *[("LeaseLeases", client) for client in range(3)],
+    ("Put", 0, pb.PutRequest(key=b"c/3", lease=11)),
+    *[("LeaseLeases", client) for client in range(3)],
+    *[("LeaseTimeToLive", client, 11, keys) for client in range(3) for keys in (False, True)],
     ("UserAdd", 0, pb.AuthUserAddRequest(name="alice", password=PW)),
     ("UserAdd", 0, pb.AuthUserAddRequest(password=PW)),
     ("UserGet", 0, pb.AuthUserGetRequest(name="nobody")),

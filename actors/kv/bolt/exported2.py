@@ -58,8 +58,7 @@ def _put(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def _root(store: Store, users: Kept) -> dict[str, Any]:
-    keys = _node(store, "", store.dirs[""])
-    children = {"0": _directory("/0", {}), "1": {**keys, "Path": KEYS}}
+    children = {"0": _directory("/0", {}), "1": _node(store, "", store.dirs[""])}
     if isinstance(users, Auth) and users.made:
         children["2"] = _of_users(users)
     return _directory("/", children)

@@ -6,13 +6,16 @@ from struct import Struct
 PREFIX = Struct(">BI")
 PREFIX_BYTES = PREFIX.size
 
-CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 1, 2, 3, 4
+UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 2, 3, 4
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
 
 _GZIP_WBITS = 31
 #: Compressors write one; each costs a copy of all that follow it.
 _MEMBERS_MAX = 16
 _GO_SAYS = {"header": "gzip: invalid header", " check": "gzip: invalid checksum"}
+_GO_ESCAPES = {
+    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+}  # fmt: skip
 _UNIT_S = {ord("H"): 3600.0, ord("M"): 60.0, ord("S"): 1.0, ord("m"): 1e-3, ord("u"): 1e-6, ord("n"): 1e-9}
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
@@ -101,16 +104,15 @@ def _not_gzip(why: str) -> Refused:
 
 def timeout_s(text: bytes) -> float:
     """grpc-timeout's seconds. Raises Refused."""
-    shown = text.decode("latin-1")
     if len(text) < 2:
-        why = f"timeout string is too short: {quoted(shown)}"
+        why = f"timeout string is too short: {quoted(text)}"
     elif len(text) > 9:
-        why = f"timeout string is too long: {quoted(shown)}"
+        why = f"timeout string is too long: {quoted(text)}"
     elif text[-1] not in _UNIT_S:
-        why = f"timeout unit is not recognized: {quoted(shown)}"
+        why = f"timeout unit is not recognized: {quoted(text)}"
     elif not text[:-1].isdigit():
         raise Refused(
-            INTERNAL, f"malformed grpc-timeout: strconv.ParseUint: parsing {quoted(shown[:-1])}: invalid syntax"
+            INTERNAL, f"malformed grpc-timeout: strconv.ParseUint: parsing {quoted(text[:-1])}: invalid syntax"
         )
     else:
         return int(text[:-1]) * _UNIT_S[text[-1]]
@@ -125,6 +127,19 @@ def escaped(message: str) -> bytes:
     return b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw)
 
 
-def quoted(text: str) -> str:
-    """As Go's %q, of what can be sent in a header."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def quoted(raw: bytes) -> str:
+    """As Go's %q of a string of these bytes: what can't be printed, and what isn't UTF-8, is escaped."""
+    return f'"{"".join(map(_quoted, raw.decode("utf-8", "surrogateescape")))}"'
+
+
+def _quoted(one: str) -> str:
+    if (known := _GO_ESCAPES.get(one)) is not None:
+        return known
+    number = ord(one)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that isn't UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    if one.isprintable():
+        return one
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -180,13 +180,13 @@ def _http_rules(request: Request, method: bytes, headers: dict[bytes, bytes]) ->
     base = kind.lower()
     if not base.startswith(b"application/grpc") or base[16:17] not in (b"", b"+", b";"):
         request.http = 415
-        why = f"invalid gRPC request content-type {messages.quoted(kind.decode('latin-1'))}"
+        why = f"invalid gRPC request content-type {messages.quoted(kind)}"
         if method != b"HEAD":
             request.body = b"this is a gRPC port: " + why.encode() + b"\n"
         raise Refused(messages.INVALID_ARGUMENT, why)
     if method != b"POST":
         request.http = 405
-        shown = messages.quoted(method.decode("latin-1"))
+        shown = messages.quoted(method)
         raise Refused(messages.INTERNAL, f"Received a HEADERS frame with :method {shown} which should be POST")
 
 
@@ -203,7 +203,7 @@ def _grpc_rules(request: Request, headers: dict[bytes, bytes], methods: Methods)
         request.refusal = (messages.UNIMPLEMENTED, _unknown(request.path, methods), ())
     elif encoding not in (b"", b"identity", b"gzip"):
         request.unary = request.streaming = None
-        shown = messages.quoted(encoding.decode("latin-1"))
+        shown = messages.quoted(encoding)
         why = f"grpc: Decompressor is not installed for grpc-encoding {shown}"
         request.refusal = (messages.UNIMPLEMENTED, why, ((b"grpc-accept-encoding", b"gzip"),))
 
@@ -211,7 +211,7 @@ def _grpc_rules(request: Request, headers: dict[bytes, bytes], methods: Methods)
 def _unknown(path: bytes, methods: Methods) -> str:
     service, slash, method = path.removeprefix(b"/").decode("utf-8", "replace").rpartition("/")
     if not slash:
-        return f"malformed method name: {messages.quoted(path.decode('utf-8', 'replace'))}"
+        return f"malformed method name: {messages.quoted(path)}"
     known = f"/{service}/".encode()
     if any(one.startswith(known) for one in (*methods.unary, *methods.streaming)):
         return f"unknown method {method} for service {service}"
@@ -223,7 +223,8 @@ def _binary(name: bytes, value: bytes) -> bytes:
     try:
         return b",".join(base64.b64decode(one + b"=" * (-len(one) % 4), validate=True) for one in value.split(b","))
     except binascii.Error as error:
-        shown, header = (messages.quoted(one.decode("latin-1")) for one in (value, name))
-        where = next((at for at, byte in enumerate(value) if byte not in _BASE64), len(value))
+        shown, header = map(messages.quoted, (value, name))
+        # where all are digits it is too short by some, and Go names the group that isn't whole
+        where = next((at for at, byte in enumerate(value) if byte not in _BASE64), len(value) // 4 * 4)
         why = f"malformed binary metadata {shown} in header {header}: illegal base64 data at input byte {where}"
         raise Refused(messages.INTERNAL, why) from error

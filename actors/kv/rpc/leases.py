@@ -89,18 +89,18 @@ class Leases:
             else:
                 response.TTL, response.grantedTTL = int(max(0, self._clocks.left_s(found.id))), found.ttl_s
                 if request.keys:
-                    for key in found.keys:
-                        self.rpc.check(call, key, b"")
+                    self.rpc.check_keys(call, found.keys)
                     response.keys.extend(sorted(found.keys))
             return response
 
         self.rpc.read(call, False, answer)
 
     def all(self, call: Call, _request: pb.LeaseLeasesRequest, _size: int) -> None:
-        """Those that end first come first."""
+        """Those that end first come first. For who may read all of their keys, as in etcd since 3.7."""
 
         def answer() -> pb.LeaseLeasesResponse:
             self.rpc.check_user(call)
+            self.rpc.check_keys(call, (key for lease in self.rpc.leases.by_id.values() for key in lease.keys))
             response = self.rpc.head(pb.LeaseLeasesResponse())
             for lease in sorted(self.rpc.leases.by_id, key=self._clocks.left_s):
                 response.leases.add(ID=lease)

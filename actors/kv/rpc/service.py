@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -250,13 +250,23 @@ class Rpc:
 
     def check(self, call: Call, key: bytes, end: bytes, kind: int = READ) -> None:
         """Whether the caller may. Raises V3Error."""
-        auth = self.fold.v3.auth
-        if auth.enabled:
-            known = self.identity(call)
-            if known is None and call.connection.trusted:
-                return  # on the node's own socket root asks, of the machine
-            user, revision = known or ("", 0)
-            auth.check(user, revision, key, end, kind)
+        if (who := self._checked(call)) is not None:
+            self.fold.v3.auth.check(*who, key, end, kind)
+
+    def check_keys(self, call: Call, keys: Iterable[bytes]) -> None:
+        """Whether the caller may read each of them. Raises V3Error."""
+        if (who := self._checked(call)) is not None:
+            for key in keys:
+                self.fold.v3.auth.check(*who, key, b"", READ)
+
+    def _checked(self, call: Call) -> tuple[str, int] | None:
+        """The user whose rights count, and as of which revision; None: nobody's do. Raises INVALID_TOKEN."""
+        if not self.fold.v3.auth.enabled:
+            return None
+        known = self.identity(call)
+        if known is None and call.connection.trusted:
+            return None  # on the node's own socket root asks, of the machine
+        return known or ("", 0)
 
     def check_user(self, call: Call) -> None:
         """Any user will do. Raises USER_EMPTY, INVALID_TOKEN."""

@@ -312,7 +312,7 @@ class Revs:
         return rev.mod > limit or self._lives(rev, limit)
 
     def relink(self, rev: Rev) -> None:
-        """Restore: take a revision as it was, in order."""
+        """Restore: take a revision as it was, in order. Policies are counted when all are there."""
         old = self.newest.get(rev.key)
         rev.prev = old
         if old is not None:
@@ -321,8 +321,6 @@ class Revs:
         (self.live if rev.version else self.dead).add(rev.key)
         garbage = old.size if old is not None and old.version else 0
         self._take(rev, rev.key, rev.size, rev.mod, garbage if rev.version else garbage + rev.size)
-        if self.policies is not None:
-            self.policies.took(rev, old)
         if self.floors is not None and not rev.version and rev.mod <= self.floors.of(rev.key):
             # a tombstone that is kept because it is just at the floor: given back already
             self.size -= rev.size
