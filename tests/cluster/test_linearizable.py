@@ -45,9 +45,12 @@ def storm(minutes: float, *options: str) -> str:
     probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
     if probe.returncode:
         needs.missing(f"no network namespaces here: {probe.stderr.strip()}")
+    # a node refuses variables that it doesn't know
+    ours = ("CORELOG_FAULT_", "CORELOG_SOAK_")
     done = subprocess.run(
         ["setpriv", "--pdeathsig", "TERM", "--", "unshare", "--net", *words],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
         capture_output=True,
         text=True,
         check=False,
