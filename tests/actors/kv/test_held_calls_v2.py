@@ -247,3 +247,13 @@ def test_a_file_takes_its_four_fields_of_memory_and_nothing_for_the_collector() 
     fold = KvFold()
     done(fold, says.Put("/k", "v"))
     assert sys.getsizeof(fold.store.files["/k"]) == object.__basicsize__ + 4 * struct.calcsize("P")
+
+
+@pytest.mark.parametrize(("texts", "value"), [("1 t T true TRUE True", True), ("0 f F false FALSE False", False)])
+def test_flags_are_spelt_as_gos_parser_takes_them(texts: str, value: bool) -> None:
+    for text in texts.split():
+        assert asked("GET", "/v2/keys/k", b"recursive=" + text.encode(), b"", b"") == Read("/k", recursive=value)
+    for wrong in ("yes", "TrUe", "tRUE", "F!", "2", "no"):
+        with pytest.raises(V2Error) as error:
+            asked("GET", "/v2/keys/k", b"recursive=" + wrong.encode(), b"", b"")
+        assert error.value.code == 209

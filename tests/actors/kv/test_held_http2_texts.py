@@ -1,8 +1,11 @@
 """Held: what grpc-go says of a request that can't be, to the letter; clients' logs and tests look for it."""
 
+import gzip
+
 import pytest
 
 from actors.kv.http2 import frames, messages
+from actors.kv.v3 import errors
 from tests.actors.kv.http2.peer import ECHO, HEADERS, Peer
 
 
@@ -49,3 +52,22 @@ async def test_binary_metadata_that_is_no_text_ends_no_connection(raw: bytes) ->
 )
 def test_what_is_quoted_is_quoted_as_by_go(raw: bytes, go: str) -> None:
     assert messages.quoted(raw) == go
+
+
+@pytest.mark.parametrize("one", "!#$%&'*+-.^_`|~09az")
+async def test_each_character_that_a_name_may_have_is_taken(one: str) -> None:
+    """RFC 9110's tokens, in small letters."""
+    peer = Peer()
+    stream = peer.ask(b"hello", more=[(f"x{one}", "v")])
+    assert (await peer.answers())[stream].status[0] == 0
+
+
+def test_statuses_have_the_numbers_of_grpc() -> None:
+    assert (errors.UNIMPLEMENTED, errors.INTERNAL, errors.UNAVAILABLE) == (12, 13, 14)
+    assert (errors.DATA_LOSS, errors.UNAUTHENTICATED) == (15, 16)
+
+
+def test_sixteen_members_of_a_gzip_are_a_message() -> None:
+    assert messages.gunzip(gzip.compress(b"a") * 16, 100) == b"a" * 16
+    with pytest.raises(messages.Refused, match="too many gzip members"):
+        messages.gunzip(gzip.compress(b"a") * 17, 100)
