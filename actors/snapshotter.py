@@ -24,7 +24,8 @@ from streams import snapshots
 from streams.history.at import entries
 from streams.log.open import open_log
 from streams.log.port import Log
-from streams.replay import Replica
+from streams.records import Entry
+from streams.replay import Halt, Replica
 
 #: For so long a patient one uses idle time only.
 PATIENT, PATIENCE_S = "--patient", 60.0
@@ -42,15 +43,15 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 async def take(setting: Setting) -> list[Taken]:
-    """Bring each fold's snapshot up to the log's end. Raises Halt before it would write past a poisonous record."""
+    """Bring each fold's snapshot up to the log's end. Raises Halt when one can't pass a record; others are written."""
     log = await open_log(setting.log, setting.log_options, setting.log_checked)
     try:
         end = await log.end()
         replicas = await restored(setting, list(FOLDS.values()), log)
         before = {replica.fold.name: replica.offset for replica in replicas}
-        await _brought(replicas, log, end)
+        halted = await _brought(replicas, log, end)
         taken = []
-        for replica in replicas:
+        for replica in (one for one in replicas if one.fold.name not in halted):
             name = replica.fold.name
             folder = Path(setting.folder) / "snapshots" / name
             # a state with the seal in it would be of a log that nobody goes on with
@@ -58,21 +59,32 @@ async def take(setting: Setting) -> list[Taken]:
                 path = snapshots.write(folder, replica)
                 taken.append(Taken(name, replica.offset, snapshots.head_of(path).state_hash))
             snapshots.prune(folder)
+        for error in halted.values():
+            raise error
     finally:
         await log.close()
     return taken
 
 
-async def _brought(replicas: list[Replica], log: Log, end: int) -> None:
-    """Apply what is there before ``end``: the log is read once for all."""
+async def _brought(replicas: list[Replica], log: Log, end: int) -> dict[str, Halt]:
+    """Apply what is there before ``end``: the log is read once for all. Returns which folds halted, and why."""
     start = min(replica.offset if replica.resume else replica.offset + 1 for replica in replicas)
+    halted: dict[str, Halt] = {}
     async for batch in entries(log, start, end):
-        for replica in replicas:
-            for entry in batch:
-                if replica.resume and entry.offset >= replica.offset:
-                    replica.confirm(entry)
-                elif entry.offset > replica.offset:
-                    replica.replay(entry)
+        for replica in (one for one in replicas if one.fold.name not in halted):
+            try:
+                _bring(replica, batch)
+            except Halt as error:
+                halted[replica.fold.name] = error
+    return halted
+
+
+def _bring(replica: Replica, batch: list[Entry]) -> None:
+    for entry in batch:
+        if replica.resume and entry.offset >= replica.offset:
+            replica.confirm(entry)
+        elif entry.offset > replica.offset:
+            replica.replay(entry)
 
 
 def give_way(patient: bool) -> None:

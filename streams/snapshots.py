@@ -7,6 +7,7 @@ serves. The head names log, fold, offset, the hash of the last record (a resume 
 if it differs) and the state hash that replicas compare.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from crc32c import crc32c
 
 from streams.log.port import ForeignLog
 from streams.records import Entry
@@ -27,6 +29,7 @@ EVENTS_APART = 250_000
 SYNC_BYTES = 4 * 1024 * 1024
 _NO_HASH = "0" * 64
 _NAME = re.compile(r"(\d{20})\.snap")
+_TEMPORARY = re.compile(r"\.\d{20}\.snap\.(\d+)")
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,17 +65,16 @@ def write(folder: Path, replica: Replica) -> Path:
         with open(temporary, "w+b") as file:
             # the hash of what follows stands in the head: the state is gone through once, and the head comes last
             file.write(head(_NO_HASH))
-            state_hash = _write_state(file, replica)
+            state_hash, check = _write_state(file, replica)
             file.seek(0)
             file.write(head(state_hash))
             file.seek(0)
-            digest = _digest(file)
-            file.write(digest)
+            file.write(_digest(file, len(head(state_hash)), check))
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, final)
         sync_folder(folder)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return final
@@ -100,33 +102,42 @@ def _head(replica: Replica, record: str) -> Callable[[str], bytes]:
     return line
 
 
-def _write_state(file: BinaryIO, replica: Replica) -> str:
-    """Log state and fold as chunks; returns the state's hash (:meth:`streams.replay.Replica.state_hash`)."""
-    state = replica.log_hash()
-    # order kept as it is, not sorted: the sessions' order (oldest first) is part of the state
-    unsynced = _write_chunk(file, msgspec.msgpack.encode(replica.log))
-    for chunk in replica.fold.encode():
-        state.update(chunk)
-        unsynced += _write_chunk(file, chunk)
+def _write_state(file: BinaryIO, replica: Replica) -> tuple[str, int]:
+    """Log state and fold as chunks; returns the state's hash (:meth:`streams.replay.Replica.state_hash`), and the CRC
+    of what was written."""
+    state, check, unsynced = replica.log_hash(), 0, 0
+    for chunk, is_of_fold in _chunks(replica):
+        if is_of_fold:
+            state.update(chunk)
+        size = len(chunk).to_bytes(8, "big")
+        check = crc32c(chunk, crc32c(size, check))
+        file.write(size)
+        file.write(chunk)
+        unsynced += len(chunk)
         if unsynced >= SYNC_BYTES:
             # who syncs the log meanwhile waits for a few megabytes of this, not for all of it
             file.flush()
             os.fdatasync(file.fileno())
             unsynced = 0
-    return state.hexdigest()
+    return state.hexdigest(), check
 
 
-def _write_chunk(file: BinaryIO, chunk: bytes) -> int:
-    file.write(len(chunk).to_bytes(8, "big"))
-    file.write(chunk)
-    return 8 + len(chunk)
+def _chunks(replica: Replica) -> Iterator[tuple[bytes, bool]]:
+    # order kept as it is, not sorted: the sessions' order (oldest first) is part of the state
+    yield msgspec.msgpack.encode(replica.log), False
+    for chunk in replica.fold.encode():
+        yield chunk, True
 
 
-def _digest(file: BinaryIO) -> bytes:
-    """Of all from here to the end, which is where the file stands then."""
-    digest = hashlib.blake2b(digest_size=32)
+def _digest(file: BinaryIO, head_bytes: int, check: int) -> bytes:
+    """Of all that is there, read again. Raises OSError where that isn't what was written: it vouches for it."""
+    digest = hashlib.blake2b(file.read(head_bytes), digest_size=32)
+    found = 0
     while piece := file.read(1 << 20):
         digest.update(piece)
+        found = crc32c(piece, found)
+    if found != check:
+        raise OSError(errno.EIO, "the file system gives back other bytes than were written")
     return digest.digest()
 
 
@@ -255,9 +266,16 @@ def prune(folder: Path) -> list[Path]:
         if mark <= last_mark or mark == 0:
             doomed.append(path)
         last_mark = max(mark, last_mark)
+    doomed += [path for path in folder.glob(".*") if _is_of_the_dead(path)]
     for path in doomed:
         path.unlink(missing_ok=True)
     return doomed
+
+
+def _is_of_the_dead(path: Path) -> bool:
+    """Whether nobody will end what is there half-written."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return found is not None and not Path("/proc", found[1]).exists()
 
 
 def record_hash(entry: Entry) -> str:

@@ -56,8 +56,10 @@ def made(applied: Applied) -> Sequence[Change]:
     if isinstance(outcome, AcceptedBefore):
         return ()  # a retry: the change was told when it was made
     came = outcome.result
-    if isinstance(came, Restored):
-        return came.changes
+    if isinstance(applied.event.data, kv3.RestoreEnd):
+        if isinstance(came, list):
+            return tuple(map(change_of, came))
+        return came.changes if isinstance(came, Restored) else ()
     if applied.event.data.__module__ in _OTHERS:
         return ()
     return (came if isinstance(came, tuple) else change_of(came),)

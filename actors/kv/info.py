@@ -278,7 +278,7 @@ class _RestoreStep(msgspec.Struct):
 def _came_to(result: Any) -> dict[str, int]:
     """The revision, or v2's index, that a step made."""
     if isinstance(result, Restored):
-        return {"index": result.changes[-1][0]} if result.changes else {}
+        return {"index": result.index}
     return {"revision": result.revision} if isinstance(result, Result) else {}
 
 

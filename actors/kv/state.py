@@ -62,7 +62,7 @@ class KvFold:
             if data.__class__ in _IMPORTS and imports.is_v2(self, data):
                 return imports.change(self, data)
             if data.__class__ in _RESTORES and restores.is_v2(self, data):
-                return restores.change(self, data, time_ms)
+                return restores.change(self, event, time_ms)
             return self.v3.evolve(event, context.record.offset)
         if data.__module__ == v2_says.__name__:
             return self._change_users2(event, time_ms)

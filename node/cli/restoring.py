@@ -39,9 +39,16 @@ def restore(
         named = [blob(key_bytes(one, form)) for one in prefixes]
         asks["v3"] = {"at": at, "keys" if exact else "prefixes": named, "if_revision": if_revision, "force": force}
     if "v2" in meant:
-        asks["v2"] = {"at": at, "keys": list(prefixes), "if_index": if_index, "force": force}
-    api = meant[0] if len(meant) == 1 else _chosen(asks, common)
-    told = _asked(api, asks[api], dry_run, common)
+        named = [blob(one.encode("utf-8", "surrogateescape")) for one in prefixes]
+        asks["v2"] = {"at": at, "keys": named, "if_index": if_index, "force": force}
+    if len(meant) == 1:
+        api = meant[0]
+        told = _asked(api, asks[api], dry_run, common)
+    else:
+        api, told = _chosen(asks, common)
+        if not dry_run:
+            # the moment that was looked at: "a minute ago" is another one by now
+            told = _asked(api, {**asks[api], "at": told["at"]}, False, common)
     if common.output in ("json", "jsonl"):
         print(json.dumps({"api": api, **told}, indent=2 if common.output == "json" else None))
     else:
@@ -54,25 +61,24 @@ def _asked(api: Api, ask: Row, dry_run: bool, common: Common) -> Row:
     return told
 
 
-def _chosen(asks: dict[Api, Row], common: Common) -> Api:
-    """The key space in which something differs. Raises Failure where both do: one event can't change both."""
+def _chosen(asks: dict[Api, Row], common: Common) -> tuple[Api, Row]:
+    """The key space in which something differs, and the plan there. Raises Failure where both do: one event can't
+    change both."""
     plans: dict[Api, Row] = {}
-    missing: Failure | None = None
     for api, ask in asks.items():
         try:
             plans[api] = _asked(api, ask, True, common)
         except Failure as error:
             if error.kind != "no-such-key":
                 raise
-            missing = missing or error
     if not plans:
-        assert missing is not None
         raise Failure("none of these keys is there, nor was then, of v3 or of v2", NOT_FOUND)
     differing = [api for api, plan in plans.items() if plan["changes"]]
     if len(differing) > 1:
         words = " and ".join(f"{len(plans[api]['changes'])} of {api}" for api in differing)
         raise Failure(f"keys of both differ ({words}): say --api v2 or --api v3, one after the other", USAGE)
-    return differing[0] if differing else next(iter(plans))
+    api = differing[0] if differing else next(iter(plans))
+    return api, plans[api]
 
 
 def _print(api: Api, told: dict[str, Any], dry_run: bool, common: Common, form: Form) -> None:

@@ -36,13 +36,13 @@ Row = dict[str, Any]
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def allowed(request: Request) -> Context:
-    """Raises Problem 401."""
+def allowed(request: Request, api: str = "v3") -> Context:
+    """Who may have the past of keys. Raises Problem 401."""
     here = context(request)
     try:
         here.access.principal(request, command=True)
     except Problem as error:
-        raise Problem(error.status, error.kind, error.detail.replace("commands need", "keys of v3 need")) from None
+        raise Problem(error.status, error.kind, error.detail.replace("commands need", f"keys of {api} need")) from None
     return here
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from actors.kv.state import KvFold
 from actors.kv.v2 import restores
-from actors.kv.v2.nodes import blob_of, clean
+from actors.kv.v2.nodes import blob_of, clean, shown, text_of
 from actors.kv.v2.restores import Planned
 from actors.kv.v2.store import Store
 from actors.kv.v3 import past
@@ -23,6 +23,7 @@ from streams import snapshots
 from streams.events import kv3 as says
 from streams.events.base import Blob, blob, unblob
 from streams.history.at import state_at
+from streams.records import Position
 
 from .context import Context, body, plain
 from .keys3 import Row, allowed, differing, kv_replica, moment, posted, view_at
@@ -59,7 +60,8 @@ async def restore(request: Request) -> Response:
         raise Problem(404, "no-such-key", f"none of these keys is there, nor was at revision {back}")
     differences = past.compared(present, then)
     puts = [one.after for one in differences if one.after is not None]
-    told = {
+    told: Row = {
+        "at": f"r{back}",
         "restored": back,
         "base": now.revision,
         "puts": len(puts),
@@ -87,26 +89,31 @@ class Restore2Body(msgspec.Struct, forbid_unknown_fields=True):
     of these keys changed after it; ``force``: whatever changed meanwhile."""
 
     at: str
-    keys: list[str] = []
+    keys: list[Blob] = []
     if_index: int = 0
     force: bool = False
 
 
 async def restore2(request: Request) -> Response:
     """Make keys of v2 what they were ``at`` a moment, all at once; ``dry_run=1`` tells what would change."""
-    here = allowed(request)
+    here = allowed(request, "v2")
     asked: Restore2Body = await body(request, Restore2Body)
     if asked.force and asked.if_index:
         raise Problem(400, "bad-body", "force and if_index contradict each other")
-    roots = [clean(f"/{key}") for key in asked.keys] or [""]
+    roots = [clean(f"/{text_of(key)}") for key in asked.keys] or [""]
     if asked.at.strip() in ("", "now"):
         raise Problem(400, "bad-instant", "at: say a position or a time of the past")
-    replica = await here.past(asked.at, KvFold, "kv")
-    then, now = _store(replica.fold), await _present(here)
+    instant = here.instant(asked.at)
+    then, now = _store((await here.past(asked.at, KvFold, "kv")).fold), await _present(here)
     if not any(_is_there(store, root) for store in (then, now) for root in roots):
         raise Problem(404, "no-such-key", f"none of these keys is there, nor was at index {then.index}")
-    plan = restores.planned(now, then, roots)
+    plan = await asyncio.to_thread(restores.planned, now, then, roots)
+    if plan.blocked:
+        named = ", ".join(map(shown, plan.blocked[:3]))
+        words = f"{named}: a file now, and a directory then that these keys are in; name it, too"
+        raise Problem(409, "v2-restore.blocked", words)
     told: Row = {
+        "at": asked.at if isinstance(instant, Position) else f"@{instant // 1000}.{instant % 1000:03d}5",
         "restored": then.index,
         "base": now.index,
         "puts": len(plan.puts) + len(plan.dirs),
@@ -157,8 +164,8 @@ def _changes(plan: Planned) -> list[Row]:
             sides["after"] = after[key]
         row["op"] = "change" if len(sides) == 2 else "add" if "after" in sides else "remove"
         is_dir = None in sides.values()
-        row["path"] = f"kv/{key}{'/' if is_dir else ''}"
-        rows.append({**row, **{side: {} if value is None else value for side, value in sides.items()}})
+        row["path"] = f"kv/{shown(key)}{'/' if is_dir else ''}"
+        rows.append({**row, **{side: {} if value is None else shown(value) for side, value in sides.items()}})
     return rows
 
 

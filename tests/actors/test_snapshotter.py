@@ -35,10 +35,13 @@ class Written:
         await self.append("log", opened())
 
     async def append(self, stream: str, *events: object) -> None:
+        made: list[Event] = list(events)  # type: ignore[arg-type]
+        await self.raw(stream, encode(made))
+
+    async def raw(self, stream: str, payload: bytes) -> None:
         log = await open_log(self.address, {})
         self.seq += 1
-        made: list[Event] = list(events)  # type: ignore[arg-type]
-        await log.append([Record(LOG, stream, f"kv@{MACHINE}", 1, self.seq, 1000 + self.seq, encode(made))])
+        await log.append([Record(LOG, stream, f"kv@{MACHINE}", 1, self.seq, 1000 + self.seq, payload)])
         await log.close()
 
     async def change(self, number: int) -> None:
@@ -85,6 +88,19 @@ async def test_an_operators_void_further_on_counts_for_all_folds(tmp_path: Path)
         await take(written.setting)
     await written.append("log", say(log_says.LogVoided(at, "a program of tomorrow's")))
     assert [taken.fold for taken in await take(written.setting)] == ["control", "kv"]
+
+
+async def test_a_fold_that_can_not_go_on_does_not_hold_back_others(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    await written.begin()
+    await written.change(1)
+    await written.raw("kv", b'[{"type":"kv.put.v1","data":{"of tomorrow":1}}]')
+    await written.change(2)
+    with pytest.raises(Halt, match="of tomorrow"):
+        await take(written.setting)
+    assert snapshots.files(tmp_path / "snapshots" / "kv") == []
+    head = snapshots.head_of(written.newest("control"))
+    assert (head.offset, head.state_hash) == await written.by_replay("control")
 
 
 @pytest.mark.parametrize("name", ["control", "kv"])

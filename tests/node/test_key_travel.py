@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,10 +227,19 @@ def test_keys_of_v2_go_back_too_with_what_is_below_them(written: RealNode) -> No
     assert (row["action"], row["principal"], row["position"]) == ("restore set", "uid:0", done["position"])
     assert [one["value"] for one in told(written, "kv", "history", "/conf/a")] == ["1", "2", "1"]
     assert "nothing to do: all is as it was at index" in corelog(written, "kv", "restore", "conf", "--at", then)
-    # a place where both key spaces differ isn't guessed at
-    place = told(written, "kv", "history", "/conf/a")[0]["position"]
-    both = corelog(written, "kv", "restore", "--at", place.partition(".")[0], "--dry-run", "--api", "v2")
-    assert "it would be so" in both
+    # bytes that are no text, and a file elsewhere that stands in the way
+    written.keys("/conf/%FF", b"\xfe")
+    shown = corelog(written, "kv", "restore", "conf", "--at", "5 minutes ago", "--dry-run")
+    assert "- kv//conf/" in shown
+    assert corelog(written, "kv", "restore", os.fsdecode(b"conf/\xff"), "--at", then).startswith(
+        "0 keys put, 1 deleted"
+    )
+    corelog(written, "kv", "rm", "/conf", "-r")
+    corelog(written, "kv", "set", "/conf", "precious")
+    refused = corelog(written, "kv", "restore", "/conf/a", "--at", then, code=4)
+    assert "/conf: a file now, and a directory then" in refused
+    assert corelog(written, "kv", "get", "/conf", "--api", "v2") == "precious\n"
+    # where keys of both differ it isn't guessed which are meant
     start = told(written, "kv", "history", "ff00", "--key-as", "hex")[0]["position"]
     assert "say --api v2 or --api v3" in corelog(written, "kv", "restore", "--at", start, code=2)
 

@@ -1,7 +1,10 @@
 """Snapshots: whole or refused, and the same state as a replay from the start."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -136,3 +139,47 @@ async def test_an_operators_void_further_on_lets_a_fresh_replica_pass() -> None:
     for entry in memory.entries:
         replica.apply(entry)
     assert replica.log.voided == {2: "it booms"}
+
+
+def test_what_fails_in_the_middle_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, _, _ = filled()
+
+    def encode(self: Counting) -> Iterator[bytes]:
+        yield b"/0,"
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Counting, "encode", encode)
+    with pytest.raises(ZeroDivisionError):
+        snapshots.write(tmp_path, replica)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_that_come_back_otherwise_than_they_were_written_are_not_vouched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, _, _ = filled()
+    written = snapshots._write_state
+
+    def spoilt(file: BinaryIO, state: Replica) -> tuple[str, int]:
+        at = file.tell()
+        told = written(file, state)
+        file.seek(at + 20)
+        file.write(b"?")
+        return told
+
+    monkeypatch.setattr(snapshots, "_write_state", spoilt)
+    with pytest.raises(OSError, match="gives back other bytes than were written"):
+        snapshots.write(tmp_path, replica)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_written_files_of_the_dead_are_pruned_and_those_of_the_living_are_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    name = f".{7:020d}.snap"
+    for pid in (ended.pid, os.getpid()):
+        (tmp_path / f"{name}.{pid}").write_bytes(b"half")
+    (tmp_path / ".other").touch()
+    assert snapshots.prune(tmp_path) == [tmp_path / f"{name}.{ended.pid}"]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{os.getpid()}", ".other"}
+    assert snapshots.prune(tmp_path / "none") == []

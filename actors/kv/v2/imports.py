@@ -69,7 +69,11 @@ def _take(fold: "KvFold", given: list[bytes]) -> Outcome:
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         return Rejected("v2-import.damaged", f"the parts make no store: {error}")
     target = fold.store
-    target.index, target.files, target.dirs, target.ttls = store.index, store.files, store.dirs, store.ttls
+    # the same objects: what applies a record holds on to them
+    target.index = store.index
+    target.files.update(store.files)
+    target.dirs.update(store.dirs)
+    target.ttls.update(store.ttls)
     target.history.extend(store.history)
     fold.cluster.users2 = users
     return DONE

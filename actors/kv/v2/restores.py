@@ -4,17 +4,17 @@ It is staged as v3's (:mod:`actors.kv.v3.restores`). Each key takes an index, fo
 don't come back.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from actors.kv.v2.nodes import DEPTH_MAX, KEY_CHARACTERS_MAX, Change, blob_of, clean, face, shown, text_of
+from actors.kv.v2.nodes import Change, blob_of, clean, face, plain_change, shown, text_of
 from actors.kv.v2.put import place
 from actors.kv.v2.store import HISTORY_EVENTS, Store
 from actors.kv.v3 import restores
 from streams.events import kv3 as says
-from streams.events.base import Blob
+from streams.events.base import Blob, Event
 from streams.outcomes import Accepted, Outcome, Rejected
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ Step = says.RestoreBegin | says.RestorePart | says.RestoreEnd
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """What an end came to: its changes, in order; none if all was so already."""
+    """What an end came to: its changes, in order (none if all was so already), and the index after them."""
 
+    index: int
     changes: tuple[Change, ...]
 
 
@@ -37,32 +38,31 @@ def is_v2(fold: "KvFold", data: Step) -> bool:
     return staged is not None and staged.begun.v2 and staged.begun.id == data.id
 
 
-def change(fold: "KvFold", data: Step, time_ms: int) -> Outcome:
+def change(fold: "KvFold", event: Event, time_ms: int) -> Outcome:
     """Take a step; what is refused changes nothing but a restore that can't end any more, which is dropped."""
+    data: Step = event.data
     match data:
         case says.RestoreBegin():
             return restores.begin(fold.v3, data, lambda: _refused(fold.store, data))
         case says.RestorePart():
-            unsound = next((path for path in _paths(data) if not _is_sound(path)), None)
-            if unsound is not None:
-                return Rejected("v2-restore.part", f"{shown(unsound)} is no key that can be")
+            unclean = next((path for path in _paths(data) if not path or clean(path) != path), None)
+            if unclean is not None:
+                return Rejected("v2-restore.part", f"{shown(unclean)!r} is no clean key")
             return restores.part(fold.v3.restoring, data)
         case _:
             staged = restores.whole(fold.v3, data)
             if isinstance(staged, Rejected):
                 return staged
-            refused = _refused(fold.store, staged.begun)
-            return Accepted(Restored(_done(fold.store, staged, time_ms))) if refused is None else refused
+            if (refused := _refused(fold.store, staged.begun)) is not None:
+                return refused
+            changes = _done(fold.store, staged, time_ms)
+            # what a session keeps goes into snapshots: plain data there
+            return Accepted([*map(plain_change, changes)] if event.client else Restored(fold.store.index, changes))
 
 
 def _paths(data: says.RestorePart) -> Iterator[str]:
     for blobs in (data.deletes, data.dirs, (key for key, _ in data.puts)):
         yield from map(text_of, blobs)
-
-
-def _is_sound(path: str) -> bool:
-    """Whether a key can be put there: what follows must not fail half-way."""
-    return clean(path) == path != "" and path.count("/") <= DEPTH_MAX and len(path) <= KEY_CHARACTERS_MAX
 
 
 def _refused(store: Store, begun: says.RestoreBegin) -> Rejected | None:
@@ -116,6 +116,8 @@ def _done(store: Store, staged: restores.Staged, time_ms: int) -> tuple[Change, 
             if above in store.files:
                 take_away(above)
             above = above.rpartition("/")[0]
+        # also deeper ones than a request may make at once: they were there
+        store.directory(path.rpartition("/")[0])
 
     for part in parts:
         for path in map(text_of, part.deletes):
@@ -123,8 +125,8 @@ def _done(store: Store, staged: restores.Staged, time_ms: int) -> tuple[Change, 
     for part in parts:
         for path in map(text_of, part.dirs):
             if path not in store.dirs:
-                make_way(path)
                 take_away(path)
+                make_way(path)
                 done.append(place(store, path, ("", True), None, time_ms, "set", False))
     for part in parts:
         for key, value in part.puts:
@@ -142,8 +144,9 @@ def _done(store: Store, staged: restores.Staged, time_ms: int) -> tuple[Change, 
 class Planned(NamedTuple):
     """What makes a store what it was: keys taken away (with all below them), empty directories, files with values.
 
-    ``before``: of each of those keys what it is now: a value, or None for a directory. ``lasting``: how many of the
-    files had a TTL.
+    before  of each of those keys what it is now: a value, or None for a directory
+    lasting how many of the files had a TTL
+    blocked files elsewhere that stand where these need a directory: as long as they do it can't be
     """
 
     deletes: list[str]
@@ -151,40 +154,44 @@ class Planned(NamedTuple):
     puts: list[tuple[str, str]]
     before: dict[str, str | None]
     lasting: int
+    blocked: list[str]
 
     def __bool__(self) -> bool:
         return bool(self.deletes or self.dirs or self.puts)
 
 
-def planned(now: Store, then: Store, roots: Sequence[str]) -> Planned:
-    """Of the keys at and below roots (clean keys). What is right already isn't touched."""
+def planned(now: Store, then: Store, roots: Collection[str]) -> Planned:
+    """Of the keys at and below roots (clean keys). What is right already isn't touched; a file that is to end, and
+    wasn't then, isn't right."""
+    named = frozenset(roots)
 
     def concerned(paths: Iterable[str]) -> list[str]:
-        return sorted(path for path in paths if path and any(within(path, root) for root in roots))
+        return sorted(path for path in paths if path and (path in named or not named.isdisjoint(_above(path))))
 
-    doomed = [path for path in concerned(now.files) if path not in then.files]
-    doomed += [path for path in concerned(now.dirs) if path not in then.dirs]
-    gone = set(doomed)
+    gone = {path for path in concerned(now.files) if path not in then.files}
+    gone.update(path for path in concerned(now.dirs) if path not in then.dirs)
     # what is above it takes it along
-    deletes = sorted(path for path in doomed if gone.isdisjoint(_above(path)))
+    deletes = sorted(path for path in gone if gone.isdisjoint(_above(path)))
     dirs = [path for path in concerned(then.dirs) if path not in now.dirs and not then.dirs[path].children]
     puts, lasting = [], 0
     for path in concerned(then.files):
         file, there = then.files[path], now.files.get(path)
-        if there is None or there.value != file.value:
+        if there is None or there.value != file.value or (there.expires_ms and not file.expires_ms):
             puts.append((path, file.value or ""))
             lasting += bool(file.expires_ms)
-    names = [*deletes, *dirs, *(path for path, _ in puts)]
-    found = {path: node for path in names if (node := now.find(path)) is not None}
-    return Planned(deletes, dirs, puts, {path: face(node).value for path, node in found.items()}, lasting)
+    made = [*dirs, *(path for path, _ in puts)]
+    found = {path: node for path in (*deletes, *made) if (node := now.find(path)) is not None}
+    blocked = {above for path in made for above in _above(path) if above in now.files and above not in gone}
+    return Planned(
+        deletes, dirs, puts, {path: face(node).value for path, node in found.items()}, lasting, sorted(blocked)
+    )
 
 
 def _above(path: str) -> Iterator[str]:
-    at = path.rfind("/")
-    while at > 0:
-        path = path[:at]
+    """The directories that a key is in, up to the root."""
+    while path:
+        path = path[: path.rfind("/")]
         yield path
-        at = path.rfind("/")
 
 
 def parts(plan: Planned, ident: str, size_max: int) -> list[says.RestorePart]:

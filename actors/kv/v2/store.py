@@ -76,12 +76,15 @@ class Store:
         found = self.dirs.get(head)
         if found is not None:
             return found
-        parts = head.split("/")[1:]
-        if len(parts) >= DEPTH_MAX or len(key) > KEY_CHARACTERS_MAX:
+        if head.count("/") >= DEPTH_MAX or len(key) > KEY_CHARACTERS_MAX:
             cause = f"the key has over {DEPTH_MAX} elements or {KEY_CHARACTERS_MAX} characters"
             raise V2Error(errors.INVALID_FIELD, cause, self.index)
+        return self.directory(head)
+
+    def directory(self, key: str) -> Dir:
+        """The directory at a clean key; made, with its parents, if it isn't there. Raises 104, then nothing is made."""
         path, at = "", self.dirs[""]
-        for part in parts:
+        for part in key.split("/")[1:]:
             path = f"{path}/{part}"
             if path in self.files:
                 raise V2Error(errors.NOT_DIR, path, self.index)
