@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from actors.kv import history
 from actors.kv.state import KvFold
-from actors.kv.v2 import restores
+from actors.kv.v2 import imports, restores
 from actors.kv.v2.nodes import Change, blob_of
 from actors.kv.v2.store import HISTORY_EVENTS, Store
 from actors.kv.v2.watch import Hub
@@ -328,3 +328,13 @@ def test_a_plan_says_what_had_a_ttl_and_what_is_there_now() -> None:
     plan = restores.planned(run.store, then, [""])
     assert plan == (["/n"], ["/e"], [("/a", "old"), ("/d/x", "1")], {"/n": None, "/a": "new"}, 1, [])
     assert not restores.planned(run.store, run.store, [""])
+
+
+def test_a_put_behind_an_imports_end_in_the_same_record_is_kept() -> None:
+    """Who applies a record holds on to the store's tables."""
+    other = Run(says.Set("/a/b", "1"))
+    lines = b"".join(imports.lines(other.store, other.fold.cluster.users2)).decode()
+    run = Run(kv3.ImportBegin("i", 1, v2=True), kv3.ImportPart("i", 0, lines))
+    run.say(*map(say, (kv3.ImportEnd("i"), says.Put("/a/c", "2"), says.Put("/k", "3"))))
+    assert shape(run.store, [""]) == {"": None, "/a": None, "/a/b": "1", "/a/c": "2", "/k": "3"}
+    assert shape(copy(run.fold).store, [""]) == shape(run.store, [""])
