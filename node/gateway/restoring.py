@@ -125,7 +125,7 @@ async def restore2(request: Request) -> Response:
     if not plan:
         return plain({**told, "position": "", "index": now.index})
     ident = secrets.token_hex(8)
-    pieces = restores.parts(plan, ident, past.PART_BYTES)
+    pieces = restores.parts(plan, ident)
     base = 0 if asked.force else asked.if_index or now.index
     spans = [says.Range(blob_of(root or "/")) for root in roots]
     begin = says.RestoreBegin(ident, len(pieces), asked.at, then.index, base, spans, v2=True)

@@ -13,8 +13,9 @@ from actors.kv.v2.nodes import Change, blob_of, clean, face, plain_change, shown
 from actors.kv.v2.put import place
 from actors.kv.v2.store import HISTORY_EVENTS, Store
 from actors.kv.v3 import restores
+from actors.kv.v3.restores import PART_BYTES, Parts
 from streams.events import kv3 as says
-from streams.events.base import Blob, Event
+from streams.events.base import Event
 from streams.outcomes import Accepted, Outcome, Rejected
 
 if TYPE_CHECKING:
@@ -194,30 +195,13 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def parts(plan: Planned, ident: str, size_max: int) -> list[says.RestorePart]:
+def parts(plan: Planned, ident: str, size_max: int = PART_BYTES) -> list[says.RestorePart]:
     """A plan as it goes over the log, in parts of about so many bytes."""
-    out: list[says.RestorePart] = []
-    room = _Room(ident, size_max, out)
+    made = Parts(ident, size_max)
     for path in plan.deletes:
-        room.part(len(path)).deletes.append(blob_of(path))
+        made.room(len(path)).deletes.append(blob_of(path))
     for path in plan.dirs:
-        room.part(len(path)).dirs.append(blob_of(path))
+        made.room(len(path)).dirs.append(blob_of(path))
     for path, value in plan.puts:
-        room.part(len(path) + len(value)).puts.append((blob_of(path), blob_of(value)))
-    return out
-
-
-class _Room:
-    """The part that has room for more."""
-
-    def __init__(self, ident: str, size_max: int, out: list[says.RestorePart]) -> None:
-        self._ident, self._size_max, self._out = ident, size_max, out
-        self._size = 0
-
-    def part(self, more: int) -> says.RestorePart:
-        if not self._out or (self._size and self._size + more > self._size_max):
-            puts: list[tuple[Blob, Blob]] = []
-            self._out.append(says.RestorePart(self._ident, len(self._out), puts, [], []))
-            self._size = 0
-        self._size += more
-        return self._out[-1]
+        made.room(len(path) + len(value)).puts.append((blob_of(path), blob_of(value)))
+    return made.all

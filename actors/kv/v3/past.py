@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from actors.kv.v3.restores import within
+from actors.kv.v3.restores import PART_BYTES, Parts, within
 from actors.kv.v3.revs import ALL_BEHIND, Rev, Revs
 from actors.kv.v3.store import Result
 from streams.events import kv3 as says
@@ -175,26 +175,14 @@ def compared(before: Iterable[Rev], after: Iterable[Rev]) -> list[Difference]:
 
 # -- restoring --------------------------------------------------------------------------------------------------------
 
-#: About so many bytes of keys and values are in one part of a restore.
-PART_BYTES = 256 * 1024
-
 
 def parts(differences: Iterable[Difference], ident: str, size_max: int = PART_BYTES) -> list[says.RestorePart]:
     """What makes the left side of differences the right one."""
-    out: list[says.RestorePart] = []
-    puts: list[Any] = []
-    deletes: list[Any] = []
-    size = 0
+    made = Parts(ident, size_max)
     for key, _, after in differences:
-        more = len(key) + (0 if after is None else len(after.value))
-        if size and size + more > size_max:
-            out.append(says.RestorePart(ident, len(out), puts, deletes))
-            puts, deletes, size = [], [], 0
-        size += more
+        part = made.room(len(key) + (0 if after is None else len(after.value)))
         if after is None:
-            deletes.append(blob(key))
+            part.deletes.append(blob(key))
         else:
-            puts.append((blob(key), blob(after.value)))
-    if puts or deletes:
-        out.append(says.RestorePart(ident, len(out), puts, deletes))
-    return out
+            part.puts.append((blob(key), blob(after.value)))
+    return made.all

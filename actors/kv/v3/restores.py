@@ -18,6 +18,8 @@ from streams.outcomes import DONE, Outcome, Rejected
 if TYPE_CHECKING:
     from actors.kv.v3.store import Store
 
+#: About so many bytes of keys and values are in one part.
+PART_BYTES = 256 * 1024
 OTHER = Rejected(
     "v3-restore.not-begun", "this restore was not begun, or another one or a compaction came since; begin it again"
 )
@@ -152,3 +154,18 @@ def joined(before: Staged | None, piece: Staged) -> Staged:
         return Staged(piece.begun, dict(piece.parts))
     before.parts |= piece.parts
     return before
+
+
+class Parts:
+    """A restore as it goes over the log. ``room`` is the part that has room for so many bytes more."""
+
+    def __init__(self, ident: str, size_max: int) -> None:
+        self._ident, self._size_max, self._size = ident, size_max, 0
+        self.all: list[says.RestorePart] = []
+
+    def room(self, more: int) -> says.RestorePart:
+        if not self.all or (self._size and self._size + more > self._size_max):
+            self.all.append(says.RestorePart(self._ident, len(self.all)))
+            self._size = 0
+        self._size += more
+        return self.all[-1]
