@@ -124,16 +124,23 @@ class Running:
         finally:
             if port is not None:
                 await port.close()
-                # TLS waits for its client's word before it closes (a process would end now), and the loop doesn't
-                for transport in list(getattr(self.loop, "_transports", {}).values()):
-                    transport.abort()
+                self._abort()
             for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             if self.log is not None:
                 await self.log.close()
+            # also what was accepted at that very moment, or is on its way to be lost
+            for _ in range(10):
+                self._abort()
+                await asyncio.sleep(0)
             self._ready.set()
+
+    def _abort(self) -> None:
+        """TLS waits for its client's word before it closes (a process would end now), and the loop doesn't."""
+        for transport in list(getattr(self.loop, "_transports", {}).values()):
+            transport.abort()
 
 
 async def _memory() -> Log:

@@ -140,3 +140,8 @@ class Serving:
             for connection in list(self.connections):
                 connection.transport.abort()
             await asyncio.sleep(0)
+        # also what was accepted at that very moment, or is on its way to be lost
+        for _ in range(10):
+            for transport in list(getattr(self._loop, "_transports", {}).values()):
+                transport.abort()
+            await asyncio.sleep(0)
