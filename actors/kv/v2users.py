@@ -178,7 +178,10 @@ class V2Users:
                 self.error(exchange, result.status, str(result))
             elif isinstance(outcome := result.outcome, Rejected):
                 _, _, code = outcome.code.partition("v2-auth.")
-                self.error(exchange, int(code) if code else 500, outcome.message)
+                if code == "401":  # users came to be asked for since this node looked
+                    self.error(exchange, 401, NO_AUTH, b"")
+                else:
+                    self.error(exchange, int(code) if code else 500, outcome.message)
             else:
                 assert isinstance(outcome, Accepted)
                 self._answer(exchange, status, outcome.result)

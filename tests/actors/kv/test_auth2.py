@@ -1,5 +1,9 @@
 """v2's users and roles: what each change comes to, in etcd 3.4's words, and what each user may."""
 
+import contextlib
+import queue
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ from streams.events.base import Base64, Data, say
 from streams.outcomes import Accepted, Rejected
 from streams.records import Record
 from streams.replay import Context, LogState, Position
+from tests.actors.kv.server import Client, Running
 
 Rights = says.Rights
 
@@ -255,3 +260,20 @@ def test_the_fold_keeps_users_and_their_changes_take_indices_of_its_store() -> N
     assert isinstance(done(kv_says.Set("/k", "v"), "user:root"), Accepted)
     refused = done(kv_says.Set("/k", "v"))
     assert (refused.code, refused.detail["cause"]) == (f"v2.{UNAUTHORIZED}", "Insufficient credentials")
+
+
+def test_a_member_that_does_not_know_yet_that_users_are_on_refuses_in_the_same_words(tmp_path: Path) -> None:
+    told: queue.Queue[tuple[int, bytes]] = queue.Queue()
+    asked: Any = SimpleNamespace(
+        body=b"",
+        connection=SimpleNamespace(peer="addr:10.0.0.1"),
+        respond=lambda status, _, body: told.put((status, body)),
+    )
+    with Running(tmp_path) as server, contextlib.closing(Client(server.port)) as client:
+        json_ = {"Content-Type": "application/json"}
+        assert client.raw("PUT", "/v2/auth/users/root", b'{"user":"root","password":"p"}', json_)[0] == 201
+        assert client.raw("PUT", "/v2/auth/enable", b"", json_)[0] == 200
+        status, _, body = client.raw("PUT", "/v2/auth/enable", b"", json_)
+        # let through by one that has not applied it
+        server.call(lambda: server.kv_port.users2._submit(asked, says.AuthEnable(), "", 200))
+        assert told.get(timeout=10) == (status, body) == (401, b'{"message":"Insufficient credentials"}')
