@@ -50,6 +50,10 @@ class RealNode:
         before = self.log.read_text().count("Ctrl-C")
         self.until(lambda: self.log.read_text().count("Ctrl-C") > before)
 
+    def named(self, name: str) -> list[int]:
+        """Its processes whose name begins so."""
+        return [pid for pid, command in self.mine().items() if command.startswith(name)]
+
     def until(self, what: Callable[[], object], timeout_s: float = 45.0) -> None:
         until_s = time.monotonic() + timeout_s
         while not what():
@@ -131,10 +135,11 @@ def test_it_lives_through_the_death_of_each_of_its_processes(node: RealNode) -> 
     said = 0
     # ps cuts names at 15 bytes
     for name in ("kv", "gateway", "schedul", "updater", "engine", "coordin", "root"):
-        victims = [pid for pid, command in node.mine().items() if command.startswith(f"corelog-{name}")]
-        assert len(victims) == 1, node.mine()
-        os.kill(victims[0], signal.SIGKILL)
-        node.until(lambda gone=victims[0]: gone not in node.mine())
+        # one that is just made has its maker's name for a moment
+        node.until(lambda name=name: len(node.named(f"corelog-{name}")) == 1)
+        (victim,) = node.named(f"corelog-{name}")
+        os.kill(victim, signal.SIGKILL)
+        node.until(lambda gone=victim: gone not in node.mine())
         node.until(lambda: node.answers("/a", "1"))
         node.until(node.gateway_answers)
         said += 6 if name == "root" else 1  # with the root all six are replaced
