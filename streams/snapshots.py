@@ -60,16 +60,29 @@ def write(folder: Path, replica: Replica) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{replica.offset:020d}.snap"
     temporary = folder / f".{final.name}.{os.getpid()}"
-    head = _head(replica, record_hash(replica.last))
+    head = Head(
+        FORMAT,
+        replica.fold.name,
+        replica.log.log_id,
+        replica.offset,
+        replica.log.events,
+        replica.log.time_ms,
+        record_hash(replica.last),
+        replica.log.chain.hex(),
+        _NO_HASH,
+        replica.log.level,
+    )
     try:
         with open(temporary, "w+b") as file:
-            # the hash of what follows stands in the head: the state is gone through once, and the head comes last
-            file.write(head(_NO_HASH))
+            # the hash of what follows stands in the head: the state is gone through once, and the head, which has the
+            # same length with each hash, comes last
+            file.write(_line(head))
             state_hash, check = _write_state(file, replica)
+            line = _line(msgspec.structs.replace(head, state_hash=state_hash))
             file.seek(0)
-            file.write(head(state_hash))
+            file.write(line)
             file.seek(0)
-            file.write(_digest(file, len(head(state_hash)), check))
+            file.write(_digest(file, len(line), check))
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, final)
@@ -80,26 +93,8 @@ def write(folder: Path, replica: Replica) -> Path:
     return final
 
 
-def _head(replica: Replica, record: str) -> Callable[[str], bytes]:
-    """The first line, for a hash of the state: it has the same length for each."""
-    log = replica.log
-
-    def line(state_hash: str) -> bytes:
-        head = Head(
-            FORMAT,
-            replica.fold.name,
-            log.log_id,
-            replica.offset,
-            log.events,
-            log.time_ms,
-            record,
-            log.chain.hex(),
-            state_hash,
-            log.level,
-        )
-        return msgspec.json.encode(head) + b"\n"
-
-    return line
+def _line(head: Head) -> bytes:
+    return msgspec.json.encode(head) + b"\n"
 
 
 def _write_state(file: BinaryIO, replica: Replica) -> tuple[str, int]:

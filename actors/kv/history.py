@@ -55,12 +55,12 @@ def made(applied: Applied) -> Sequence[Change]:
         return ()
     if isinstance(outcome, AcceptedBefore):
         return ()  # a retry: the change was told when it was made
-    came = outcome.result
-    if isinstance(applied.event.data, kv3.RestoreEnd):
-        if isinstance(came, list):
+    came, data = outcome.result, applied.event.data
+    if data.__module__ in _OTHERS:
+        if isinstance(came, Restored):
+            return came.changes
+        if isinstance(data, kv3.RestoreEnd) and isinstance(came, list):
             return tuple(map(change_of, came))
-        return came.changes if isinstance(came, Restored) else ()
-    if applied.event.data.__module__ in _OTHERS:
         return ()
     return (came if isinstance(came, tuple) else change_of(came),)
 

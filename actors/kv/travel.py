@@ -87,13 +87,7 @@ class Traveller:
         return View(revs, revs.revision, replica.offset)
 
     async def _replica(self, when: Instant | None) -> Replica:
-        """From the nearest snapshot, which is loaded aside: others are served meanwhile."""
-        offset = when.offset - 1 if isinstance(when, Position) else None
-        until_ms = when if isinstance(when, int) else None
-        start = await asyncio.to_thread(
-            lambda: snapshots.restore(self._folder, KvFold, self._log_id, at_most=offset, until_ms=until_ms)
-        )
-        return await state_at(self._log, KvFold, when, start=start)
+        return await state_at(self._log, KvFold, when, snapshots_folder=self._folder, log_id=self._log_id)
 
     # -- revisions --------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ What differs is found here, from the log; it goes to the replica in parts, which
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
 import httpx2
 import msgspec
@@ -19,7 +18,6 @@ from actors.kv.v2.nodes import blob_of, clean, shown, text_of
 from actors.kv.v2.restores import Planned
 from actors.kv.v2.store import Store
 from actors.kv.v3 import past
-from streams import snapshots
 from streams.events import kv3 as says
 from streams.events.base import Blob, blob, unblob
 from streams.history.at import state_at
@@ -72,13 +70,10 @@ async def restore(request: Request) -> Response:
         return plain({**told, "dry_run": True, "changes": differing(differences)})
     if not differences:
         return plain({**told, "position": "", "revision": now.revision})
-    ident = secrets.token_hex(8)
-    pieces = past.parts(differences, ident)
     base = 0 if asked.force else asked.if_revision or now.revision
     spans = [says.Range(blob(start), blob(end)) for start, end in ranges]
-    begin = says.RestoreBegin(ident, len(pieces), asked.at, back, base, spans)
-    done = await _restored(here, request, begin, pieces)
-    return plain({**told, **done}, 202, {"location": f"/v1/log/{done['position']}"})
+    begin = says.RestoreBegin(secrets.token_hex(8), 0, asked.at, back, base, spans)
+    return await _restored(here, request, told, begin, past.parts(differences, begin.id))
 
 
 # -- v2 ---------------------------------------------------------------------------------------------------------------
@@ -124,13 +119,10 @@ async def restore2(request: Request) -> Response:
         return plain({**told, "dry_run": True, "changes": _changes(plan)})
     if not plan:
         return plain({**told, "position": "", "index": now.index})
-    ident = secrets.token_hex(8)
-    pieces = restores.parts(plan, ident)
     base = 0 if asked.force else asked.if_index or now.index
     spans = [says.Range(blob_of(root or "/")) for root in roots]
-    begin = says.RestoreBegin(ident, len(pieces), asked.at, then.index, base, spans, v2=True)
-    done = await _restored(here, request, begin, pieces)
-    return plain({**told, **done}, 202, {"location": f"/v1/log/{done['position']}"})
+    begin = says.RestoreBegin(secrets.token_hex(8), 0, asked.at, then.index, base, spans, v2=True)
+    return await _restored(here, request, told, begin, restores.parts(plan, begin.id))
 
 
 def _store(fold: object) -> Store:
@@ -142,8 +134,8 @@ async def _present(here: Context) -> Store:
     """What is there now, with all that was acknowledged before."""
     await here.barrier()
     folder = here.folder / "snapshots" / "kv"
-    start = await asyncio.to_thread(snapshots.restore, folder, KvFold, here.setting.log_id)
-    return _store((await state_at(here.shell.log, KvFold, start=start)).fold)
+    now = await state_at(here.shell.log, KvFold, snapshots_folder=folder, log_id=here.setting.log_id)
+    return _store(now.fold)
 
 
 def _is_there(store: Store, root: str) -> bool:
@@ -154,18 +146,14 @@ def _is_there(store: Store, root: str) -> bool:
 def _changes(plan: Planned) -> list[Row]:
     """As the differences of v2's keys are told elsewhere; a directory is its name with a slash, and nothing in it."""
     rows = []
-    after: dict[str, Any] = {**dict.fromkeys(plan.dirs), **dict(plan.puts)}
+    after: dict[str, str | None] = {**dict.fromkeys(plan.dirs), **dict(plan.puts)}
     for key in sorted({*plan.deletes, *after}):
-        row: Row = {"api": "v2", "op": "change"}
-        sides: dict[str, Any] = {}
-        if key in plan.before:
-            sides["before"] = plan.before[key]
-        if key in after:
-            sides["after"] = after[key]
-        row["op"] = "change" if len(sides) == 2 else "add" if "after" in sides else "remove"
-        is_dir = None in sides.values()
-        row["path"] = f"kv/{shown(key)}{'/' if is_dir else ''}"
-        rows.append({**row, **{side: {} if value is None else shown(value) for side, value in sides.items()}})
+        found = (("before", plan.before), ("after", after))
+        sides = {side: values[key] for side, values in found if key in values}
+        op = "change" if len(sides) == 2 else "add" if "after" in sides else "remove"
+        path = f"kv/{shown(key)}{'/' if None in sides.values() else ''}"
+        told = {side: {} if value is None else shown(value) for side, value in sides.items()}
+        rows.append({"api": "v2", "op": op, "path": path, **told})
     return rows
 
 
@@ -173,9 +161,10 @@ def _changes(plan: Planned) -> list[Row]:
 
 
 async def _restored(
-    here: Context, request: Request, begin: says.RestoreBegin, pieces: Sequence[says.RestorePart]
-) -> Row:
+    here: Context, request: Request, told: Row, begin: says.RestoreBegin, pieces: Sequence[says.RestorePart]
+) -> Response:
     """Say it on the log, in parts. Raises Problem; nothing was restored then, or if it is a 504 nobody knows."""
+    begin = msgspec.structs.replace(begin, parts=len(pieces))
     who = {"x-corelog-principal": here.access.principal(request, command=True)}
     async with kv_replica(here) as replica:
         try:
@@ -185,7 +174,8 @@ async def _restored(
         except Problem:
             await _dropped(replica, begin.id, who)
             raise
-        return await _step(replica, {"end": says.RestoreEnd(begin.id)}, who)
+        done = await _step(replica, {"end": says.RestoreEnd(begin.id)}, who)
+    return plain({**told, **done}, 202, {"location": f"/v1/log/{done['position']}"})
 
 
 async def _step(replica: httpx2.AsyncClient, step: Row, who: dict[str, str]) -> Row:

@@ -101,6 +101,7 @@ async def state_at(
         raise BadInstant(f"position {instant} lies beyond the end of the log, whose last record is {end - 1}")
     replica = start or Replica(make())
     if snapshots_folder is not None and start is None and seen is None:
+        # aside: others are served meanwhile
         replica = await asyncio.to_thread(
             snapshots.restore,
             snapshots_folder,

@@ -89,7 +89,7 @@ def _refused(store: Store, begun: says.RestoreBegin) -> Rejected | None:
 
 def _touches(key: str, root: str) -> bool:
     """Whether a change of a key is one of a root, of what is below it, or of a directory that it is in."""
-    return within(key, root) or root.startswith(key + "/")
+    return within(key, root) or within(root, key)
 
 
 def within(key: str, root: str) -> bool:
