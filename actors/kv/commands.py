@@ -31,7 +31,8 @@ SWEEP_S = 0.25
 #: So long a record waits for those who were just answered (:mod:`actors.kv.company`): this, or a part of the time that
 #: a record takes on a log where that is longer, up to a maximum.
 COMPANY_S, COMPANY_PART, COMPANY_MAX_S = 0.001, 0.25, 0.005
-#: The loop's timers are no finer than a millisecond: what is shorter is waited for turn by turn.
+#: The loop's timers are no finer than a millisecond: what is shorter is waited for turn by turn, where the log is this
+#: process's own work. Where others do it, they may need the processor that turns would take.
 TIMER_S = 0.0015
 #: On a log that takes several records at once, fewer commands than these don't make another one while one is under way.
 SECOND_MIN = 64
@@ -176,7 +177,7 @@ class Commands:
 
     def _schedule_in(self, wait_s: float) -> None:
         """Whoever comes meanwhile is a reason to look, too."""
-        if wait_s < TIMER_S:
+        if self._alone and wait_s < TIMER_S:
             self._schedule()
         elif self._waking is None:
             self._waking = self._loop.call_later(wait_s, self._wake_up)
