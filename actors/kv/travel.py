@@ -5,7 +5,7 @@ What compaction has taken is told as long as the log has it: a replica that fold
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
@@ -73,10 +73,10 @@ class Mark(NamedTuple):
 
 
 class Traveller:
-    """Looks into one log's past. ``folder``: this node's snapshots of the fold ``kv``."""
+    """Looks into one log's past. ``folder``: this node's snapshots of the fold ``kv``. ``voided``: see ``state_at``."""
 
-    def __init__(self, log: Log, folder: Path, log_id: str) -> None:
-        self._log, self._folder, self._log_id = log, folder, log_id
+    def __init__(self, log: Log, folder: Path, log_id: str, voided: Mapping[int, str] | None = None) -> None:
+        self._log, self._folder, self._log_id, self._voided = log, folder, log_id, voided or {}
 
     async def view(self, when: When | None) -> View:
         """The store at a moment (None: now). Raises BadInstant ahead of the log, LogTruncated for what isn't known."""
@@ -87,7 +87,9 @@ class Traveller:
         return View(revs, revs.revision, replica.offset)
 
     async def _replica(self, when: Instant | None) -> Replica:
-        return await state_at(self._log, KvFold, when, snapshots_folder=self._folder, log_id=self._log_id)
+        return await state_at(
+            self._log, KvFold, when, snapshots_folder=self._folder, log_id=self._log_id, voided=self._voided
+        )
 
     # -- revisions --------------------------------------------------------------------------------------------
 
@@ -123,6 +125,7 @@ class Traveller:
     async def _on(self, replica: Replica, revision: int, seen: Callable[[list[Applied]], None]) -> None:
         """Apply records until one makes the revision. Raises BadInstant: none does."""
         revs = _fold(replica).v3.revs
+        replica.foreseen = dict(self._voided)
         async with aclosing(entries(self._log, replica.offset + 1, await self._log.end())) as batches:
             async for batch in batches:
                 for entry in batch:
@@ -187,7 +190,7 @@ class Traveller:
             raise LogTruncated(
                 f"what is kept of the log goes on from record {start.offset}, which is behind that moment"
             )
-        await state_at(self._log, KvFold, upto, start=start, seen=show)
+        await state_at(self._log, KvFold, upto, start=start, seen=show, voided=self._voided)
         return View(revs, revs.revision, start.offset)
 
     async def _before(self, revision: int) -> Replica:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,15 @@ class Context:
                 instant,
                 snapshots_folder=self.folder / "snapshots" / name,
                 log_id=self.setting.log_id,
+                voided=self.voided,
             )
         except BadInstant as error:
             raise Problem(400, "bad-instant", str(error)) from error
+
+    @property
+    def voided(self) -> Mapping[int, str]:
+        """Records that an operator voided: no look into the past may stop at one."""
+        return self.shell.host.replica.log.voided
 
     def instant(self, text: str) -> Instant:
         """Raises Problem 400."""
@@ -117,7 +123,7 @@ class Context:
         instant = None if upto is None else self.instant(upto)
         start = await self.oldest(make, name)
         try:
-            return await state_at(self.shell.log, make, instant, start=start, seen=seen)
+            return await state_at(self.shell.log, make, instant, start=start, seen=seen, voided=self.voided)
         except BadInstant as error:
             raise Problem(400, "bad-instant", str(error)) from error
 

@@ -47,7 +47,7 @@ def allowed(request: Request, api: str = "v3") -> Context:
 
 
 def _traveller(here: Context) -> Traveller:
-    return Traveller(here.shell.log, here.folder / "snapshots" / "kv", here.setting.log_id)
+    return Traveller(here.shell.log, here.folder / "snapshots" / "kv", here.setting.log_id, here.voided)
 
 
 def moment(text: str | None) -> When | None:

@@ -134,7 +134,9 @@ async def _present(here: Context) -> Store:
     """What is there now, with all that was acknowledged before."""
     await here.barrier()
     folder = here.folder / "snapshots" / "kv"
-    now = await state_at(here.shell.log, KvFold, snapshots_folder=folder, log_id=here.setting.log_id)
+    now = await state_at(
+        here.shell.log, KvFold, snapshots_folder=folder, log_id=here.setting.log_id, voided=here.voided
+    )
     return _store(now.fold)
 
 

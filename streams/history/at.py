@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -85,13 +85,15 @@ async def state_at(
     log_id: str = "",
     start: Replica | None = None,
     seen: Callable[[list[Applied]], None] | None = None,
+    voided: Mapping[int, str] | None = None,
 ) -> Replica:
     """The state as it was at an instant (None: now): events up to and including the position, or the time.
 
     TIME means: before the first record that lifts the running maximum of record times above it. A position in
     mid-record applies the whole record's earlier events and the named one: a record is folded event by event.
     ``start``: replayed from here (see :func:`from_the_oldest`), without a look at snapshots. ``seen``: gets each
-    record's events.
+    record's events. ``voided``: offsets of records that an operator voided, as a replica of now knows them
+    (``log.voided``): the word stands behind them, where this may not come.
     Raises BadInstant beyond the end, LogTruncated when neither log nor snapshot reaches that far back.
     """
     end = await log.end()
@@ -112,6 +114,7 @@ async def state_at(
         )
     if replica.offset + 1 < first:
         raise LogTruncated(f"the log starts at {first} and no snapshot at or before the asked instant is kept")
+    replica.foreseen = dict(voided or {})
     until_ms = instant if isinstance(instant, int) else None
     stop = end if offset is None else offset + 1
     async for batch in entries(log, replica.offset + 1, stop):

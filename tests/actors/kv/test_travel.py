@@ -24,7 +24,7 @@ from streams.log.memory import MemoryLog
 from streams.log.port import LogTruncated
 from streams.outcomes import Accepted, Rejected
 from streams.records import Position
-from streams.replay import Replica
+from streams.replay import Halt, Replica
 from streams.snapshots import write
 from tests.folds import LOG, Writer, opened
 
@@ -503,3 +503,23 @@ def test_any_other_text_is_an_instant_or_a_bad_one(text: str) -> None:
 @given(st.binary(max_size=4), st.binary(max_size=5))
 def test_a_prefix_is_the_range_of_what_begins_so(start: bytes, key: bytes) -> None:
     assert past.concerned(key, [past.prefix(start)]) == (key.startswith(start))
+
+
+async def test_a_record_that_an_operator_voided_stops_no_look_into_the_past(folder: Path) -> None:
+    history = History([[says.Put("k", "2")], [says.Put("k", "3")]])
+    lost = history.log.put(b"CORELOG 2 of a version to come\n[]")
+    history.add(say(says.Put("k", "4")))
+    voided = {lost: "it can't be read"}
+    for traveller in (
+        Traveller(history.log, folder, LOG, voided),
+        Traveller(history.log, Path("/nowhere"), LOG, voided),
+    ):
+        for when in (AtRevision(4), Position(lost + 1), None):
+            assert [rev.value for rev in (await traveller.view(when)).alive(ALL)] == [b"4"]
+        assert [rev.value for rev in (await traveller.view(Position(lost))).alive(ALL)] == [b"3"]
+        seen: list[Made] = []
+        await traveller.told(None, 0, seen.append)
+        assert [one.rev.mod for one in seen] == [2, 3, 4]
+    for when in (AtRevision(4), Position(lost + 1)):
+        with pytest.raises(Halt, match=f"record {lost} has format 2"):
+            await Traveller(history.log, folder, LOG).view(when)
