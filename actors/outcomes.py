@@ -5,7 +5,7 @@ The embedded log needs none of this: whoever reads it can fold it (``corelog log
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -27,16 +27,23 @@ def nobody(_batch: Sequence[Applied], _live: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def telling(
-    setting: Setting, log: Log, make: Callable[[], Fold], acting: Callable[[], bool]
+    setting: Setting,
+    log: Log,
+    make: Callable[[], Fold],
+    acting: Callable[[], bool],
+    voided: Callable[[], Mapping[int, str]] = dict,
 ) -> AsyncIterator[Told]:
-    """Write a fold's outcomes while inside, whenever ``acting()``. Troubles of that topic never reach the actor."""
+    """Write a fold's outcomes while inside, whenever ``acting()``. Troubles of that topic never reach the actor.
+
+    ``voided``: as of :func:`streams.history.at.state_at`.
+    """
     if not setting.log.startswith("kafka://"):
         yield nobody
         return
     from streams.audit.kafka import outcome_sink
 
     folder = Path(setting.folder) / "snapshots" / make().name
-    feed, sink = outcome_sink(log, setting.log, setting.log_options, setting.log_id, make, folder, acting)
+    feed, sink = outcome_sink(log, setting.log, setting.log_options, setting.log_id, make, folder, acting, voided)
     task = asyncio.ensure_future(sink.run())
     task.add_done_callback(_ended)
     try:

@@ -231,7 +231,11 @@ async def serve(setting: Setting, signals: Signals) -> None:
         actor = Kv(setting)
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects, still_max=STILL_MAX)
-        async with telling(setting, log, KvFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
+
+        def acting() -> bool:
+            return actor.acting(host.replica, shell.now())
+
+        async with telling(setting, log, KvFold, acting, lambda: host.replica.log.voided) as actor.tell:
             try:
                 await _run(shell, actor, setting, signals)
             except Diverged as error:

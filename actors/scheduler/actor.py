@@ -149,7 +149,11 @@ async def serve(setting: Setting, signals: Signals) -> None:
         await _warm(_control(replica))
         host = Host(actor, replica, f"{actor.name}@{setting.machine}", lambda: secrets.token_hex(8))
         shell = Shell(host, log, _no_effects)
-        async with telling(setting, log, ControlFold, lambda: actor.acting(host.replica, shell.now())) as actor.tell:
+
+        def acting() -> bool:
+            return actor.acting(host.replica, shell.now())
+
+        async with telling(setting, log, ControlFold, acting, lambda: host.replica.log.voided) as actor.tell:
             await until_stop(shell, signals, lambda: _status(shell, actor))
     finally:
         await log.close()

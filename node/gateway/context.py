@@ -114,7 +114,9 @@ class Context:
 
     async def oldest(self, make: Callable[[], Fold], name: str) -> Replica:
         """Where a replay of all that is kept of the log begins. Raises LogTruncated (a problem with 410)."""
-        return await from_the_oldest(self.shell.log, make, self.folder / "snapshots" / name, self.setting.log_id)
+        replica = await from_the_oldest(self.shell.log, make, self.folder / "snapshots" / name, self.setting.log_id)
+        replica.foreseen = dict(self.voided)
+        return replica
 
     async def replayed(
         self, upto: str | None, make: Callable[[], Fold], name: str, seen: Callable[[list[Applied]], None]
@@ -123,7 +125,7 @@ class Context:
         instant = None if upto is None else self.instant(upto)
         start = await self.oldest(make, name)
         try:
-            return await state_at(self.shell.log, make, instant, start=start, seen=seen, voided=self.voided)
+            return await state_at(self.shell.log, make, instant, start=start, seen=seen)
         except BadInstant as error:
             raise Problem(400, "bad-instant", str(error)) from error
 

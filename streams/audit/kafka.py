@@ -238,12 +238,14 @@ def outcome_sink(
     make: Callable[[], Fold],
     snapshots_folder: Path,
     acting: Callable[[], bool],
+    voided: Callable[[], Mapping[int, str]],
 ) -> tuple[Feed, OutcomeSink]:
     """What an actor on a Kafka log needs to write its fold's outcomes.
 
     The actor calls ``feed.applied(batch, live)`` in its own ``applied`` and runs ``sink.run()`` as a task beside its
-    shell. ``acting``: whether this machine holds the mastership, as its replica sees it now.
+    shell. ``acting``: whether this machine holds the mastership, as its replica sees it now; ``voided``: what an
+    operator voided, as it knows.
     """
     feed = Feed(make().name)
-    replayed = partial(replayed_lines, log, make, snapshots_folder, log_id)
+    replayed = partial(replayed_lines, log, make, snapshots_folder, log_id, voided)
     return feed, OutcomeSink(feed, partial(KafkaOutlet.open, address, dict(options)), replayed, acting)

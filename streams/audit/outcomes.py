@@ -16,7 +16,7 @@ An idle fold leaves a *mark* now and then, so that the end of the topic is soon 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -267,11 +267,18 @@ def _now_s() -> float:
 
 
 async def replayed_lines(
-    log: Log, make: Callable[[], Fold], folder: Path, log_id: str, above: Position, upto: Callable[[], Position]
+    log: Log,
+    make: Callable[[], Fold],
+    folder: Path,
+    log_id: str,
+    voided: Callable[[], Mapping[int, str]],
+    above: Position,
+    upto: Callable[[], Position],
 ) -> AsyncGenerator[list[Line], None]:
     """The lines above ``above`` up to the record of ``upto()``, from the newest snapshot in ``folder`` below.
 
-    Raises LogTruncated where neither snapshot nor log reaches back. Bind the first four for :data:`Replayed`.
+    ``voided``: as of :func:`streams.history.at.state_at`. Raises LogTruncated where neither snapshot nor log reaches
+    back. Bind the first five for :data:`Replayed`.
     """
     replica = await asyncio.to_thread(snapshots.restore, folder, make, log_id, at_most=above.offset - 1)
     fold = replica.fold.name
@@ -281,6 +288,7 @@ async def replayed_lines(
     rest_s = _now_s() + WORK_S
     lines: list[Line] = []
     while replica.offset < (end := upto()).offset:
+        replica.foreseen = dict(voided())
         async with contextlib.aclosing(entries(log, replica.offset + 1, end.offset + 1)) as found:
             async for batch in found:
                 for entry in batch:

@@ -114,7 +114,7 @@ async def state_at(
         )
     if replica.offset + 1 < first:
         raise LogTruncated(f"the log starts at {first} and no snapshot at or before the asked instant is kept")
-    replica.foreseen = dict(voided or {})
+    replica.foreseen |= voided or {}
     until_ms = instant if isinstance(instant, int) else None
     stop = end if offset is None else offset + 1
     async for batch in entries(log, replica.offset + 1, stop):

@@ -53,11 +53,18 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     made = Topic()
 
     def sink(
-        log: Any, address: str, options: Any, log_id: str, make: Any, folder: Path, acting: Callable[[], bool]
+        log: Any,
+        address: str,
+        options: Any,
+        log_id: str,
+        make: Any,
+        folder: Path,
+        acting: Callable[[], bool],
+        voided: Any,
     ) -> tuple[Feed, OutcomeSink]:
         assert (address, log_id, folder.parts[-2:]) == ("kafka://a:1", LOG, ("snapshots", "kv"))
         feed = Feed(make().name)
-        return feed, OutcomeSink(feed, made.open, partial(replayed_lines, log, make, folder, log_id), acting)
+        return feed, OutcomeSink(feed, made.open, partial(replayed_lines, log, make, folder, log_id, voided), acting)
 
     monkeypatch.setattr(kafka, "outcome_sink", sink)
     return made

@@ -244,6 +244,21 @@ async def test_a_trimmed_log_is_told_from_its_oldest_snapshot_on(gateway: Gatewa
             assert (await client.get(f"/v1/{path}")).json() == []
 
 
+async def test_what_an_operator_voided_stops_no_look_into_the_past(gateway: Gateway) -> None:
+    replica = gateway.shell.host.replica
+    async with gateway.client("uid:7") as client:
+        await client.put("/v1/units/a.service", json={"content": UNIT})
+        replica.foreseen = {await gateway.log.end(): "it can't be read"}
+        lost = gateway.log.put(b"CORELOG 2 of a version to come\n[]")
+        await client.put("/v1/units/b.service", json={"content": UNIT})
+        assert replica.log.voided == {lost: "it can't be read"}
+        then = (await client.get("/v1/units", params={"at": f"{replica.offset}"})).json()
+        assert [unit["name"] for unit in then] == ["a.service", "b.service"]
+        assert (await client.get("/v1/why/unit/b.service")).json()[0]["principal"] == "uid:7"
+        for path in ("blame/", "history/x", "kv3/blame", "log/audit"):
+            assert (await client.get(f"/v1/{path}")).status_code == 200, path
+
+
 async def test_foreign_and_undecodable_records_are_shown_as_such(gateway: Gateway) -> None:
     gateway.log.put(b"hello from kcat")
     async with gateway.client("uid:0") as client:

@@ -20,7 +20,7 @@ from streams.log.memory import MemoryLog
 from streams.log.port import LogUnavailable, OutcomeUnknown
 from streams.outcomes import Accepted, Rejected
 from streams.records import Position, Record
-from streams.replay import Replica
+from streams.replay import Halt, Replica
 from tests.folds import LOG, Counting
 
 
@@ -69,7 +69,7 @@ class Node:
         self.feed = Feed("kv", ring)
         self.master = False
         self.live = False
-        replayed = partial(replayed_lines, log, Counting, folder, LOG)
+        replayed = partial(replayed_lines, log, Counting, folder, LOG, lambda: self.replica.log.voided)
         self.sink = OutcomeSink(self.feed, topic.open, replayed, lambda: self.master)
         self.tasks = [asyncio.ensure_future(self.sink.run()), asyncio.ensure_future(self._follow())]
 
@@ -187,7 +187,7 @@ async def test_a_log_trimmed_below_what_was_written_is_told_as_a_gap(tmp_path: P
     for entry in log.entries:
         feed.applied(replica.apply(entry), live=False)
     await log.trim(6)
-    sink = OutcomeSink(feed, topic.open, partial(replayed_lines, log, Counting, tmp_path, LOG), lambda: True)
+    sink = OutcomeSink(feed, topic.open, partial(replayed_lines, log, Counting, tmp_path, LOG, dict), lambda: True)
     task = asyncio.ensure_future(sink.run())
     await until(lambda: len(topic.lines) == 2)
     task.cancel()
@@ -212,7 +212,7 @@ async def test_a_replica_that_began_with_a_snapshot_knows_what_it_does_not_have(
 
     async def replayed(above: Position, upto: Callable[[], Position]) -> AsyncGenerator[list[Line], None]:
         calls.append((above, upto()))
-        async with contextlib.aclosing(replayed_lines(log, Counting, tmp_path, LOG, above, upto)) as found:
+        async with contextlib.aclosing(replayed_lines(log, Counting, tmp_path, LOG, dict, above, upto)) as found:
             async for lines in found:
                 yield lines
 
@@ -281,9 +281,22 @@ async def test_who_catches_up_follows_what_the_replica_drops_meanwhile(tmp_path:
         await command(log, f"/{number}", 2)
     # began with a snapshot: the first record that it knows is not whole below where it starts
     uptos = iter([Position(4, -1), Position(7, 1), Position(7, 1)])
-    found = replayed_lines(log, Counting, tmp_path, LOG, Position(2, 0), lambda: next(uptos))
+    found = replayed_lines(log, Counting, tmp_path, LOG, dict, Position(2, 0), lambda: next(uptos))
     lines = [line async for part in found for line in part]
     assert [line.position for line in lines] == ["2.1", *(f"{at}.{index}" for at in range(3, 8) for index in range(2))]
+
+
+async def test_a_record_that_an_operator_voided_does_not_end_the_trail(tmp_path: Path) -> None:
+    log = await founded()
+    await command(log, "/1")
+    lost = log.put(b"CORELOG 2 of a version to come\n[]")
+    await command(log, "/2")
+    upto = (Position(1, 0), lambda: Position(4, 0))
+    found = replayed_lines(log, Counting, tmp_path, LOG, lambda: {lost: "it can't be read"}, *upto)
+    assert [line.position async for part in found for line in part] == ["2.0", "4.0"]
+    with pytest.raises(Halt, match="format 2"):
+        async for _ in replayed_lines(log, Counting, tmp_path, LOG, dict, *upto):
+            pass
 
 
 async def test_who_is_behind_catches_up_once_though_more_comes_all_the_time(
