@@ -304,6 +304,8 @@ async def opened(shell: Shell, actor: Kv, setting: Setting) -> Port:
         shell.calm(not (port.v3.is_watched or port.keys.hub.count))
 
     actor.on_changes = changed
+    # not only when something is applied next: it would come late
+    port.v3.watches.index.on_first = port.keys.hub.on_first = lambda: shell.calm(False)
     actor.on_live = port.commands.wake
     actor.clients = setting.etcd.advertise_client_urls or port.urls
     port.info.saw_term()

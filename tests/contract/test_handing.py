@@ -191,6 +191,23 @@ async def test_who_is_hurried_rests_no_longer(
         assert other.read == told.entries
 
 
+async def test_who_is_calm_no_longer_rests_no_longer(
+    subject: Subject, log: Handing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.log.kafka.reader.CALM_S", 10 * WAIT_S)
+    told = Told()
+    async with following(subject, {"kv"}) as other:
+        await told.hand(log, [record(1)])
+        await other.come(1)
+        for number in range(2, 5):
+            other.log.calm(True)
+            await told.hand(log, [record(number)])
+            await asyncio.sleep(0.1)
+            other.log.calm(False)
+            await other.come(number)
+        assert other.read == told.entries
+
+
 async def test_who_is_calm_reads_others_records_late_and_all_of_them(subject: Subject, log: Handing) -> None:
     told, rng, loop = Told(), random.Random(5), asyncio.get_running_loop()
     async with following(subject, {"kv"}) as other:

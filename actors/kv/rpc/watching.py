@@ -4,7 +4,7 @@ A watcher is a cursor (``next``) into the revisions that the store keeps. Synced
 each batch of changes brings; the others read the history in pages until they are there. So a slow one costs itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -64,10 +64,14 @@ class Index:
         self._prefixes: dict[int, dict[bytes, dict[Watcher, None]]] = {}
         self._ranges: dict[tuple[bytes, bytes], dict[Watcher, None]] = {}
         self.count = 0
+        #: called when somebody comes and nobody was there
+        self.on_first: Callable[[], None] = lambda: None
 
     def add(self, watcher: Watcher) -> None:
         self._place(watcher)[watcher] = None
         self.count += 1
+        if self.count == 1:
+            self.on_first()
 
     def remove(self, watcher: Watcher) -> None:
         place = self._place(watcher)

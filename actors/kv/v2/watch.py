@@ -56,6 +56,8 @@ class Hub:
         self._store = store
         self._by_key: dict[str, dict[Watcher, None]] = {}
         self.count = 0
+        #: called when somebody comes and nobody was there
+        self.on_first: Callable[[], None] = lambda: None
 
     def watch(self, key: str, recursive: bool, stream: bool, since: int, send: Callable[[bytes], None]) -> Watcher:
         """Watch a clean key from index ``since`` (0: after now). Raises 401 when the history doesn't reach back."""
@@ -73,6 +75,8 @@ class Hub:
                         return watcher
         self._by_key.setdefault(key, {})[watcher] = None
         self.count += 1
+        if self.count == 1:
+            self.on_first()
         return watcher
 
     def forget(self, watcher: Watcher) -> None:

@@ -108,7 +108,10 @@ class KafkaLog:
             reader.hurry(upto)
 
     def calm(self, is_calm: bool) -> None:
-        self._is_calm = is_calm
+        was_calm, self._is_calm = self._is_calm, is_calm
+        if was_calm and not is_calm:
+            for reader in self._readers:
+                reader.rouse()
 
     async def first(self) -> int:
         return (await self._bounds())[0]

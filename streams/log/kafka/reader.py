@@ -152,19 +152,24 @@ class Reader:
 
     def _rest(self, consumer: Consumer) -> None:
         if self._is_patient:
-            self._wait(QUIET_S)
+            self._wait(QUIET_S, lambda: False)
             return
         # it fetches ahead when it is awake: each record that comes now would be a fetch
         here = TopicPartition(self._address.topic, 0, self._at)
         consumer.pause([here])
-        self._wait(CALM_S)
+        self._wait(CALM_S, lambda: not self._is_calm())
         consumer.resume([here])
         # librdkafka looks at what it is to fetch once a second, but at once after a seek
         consumer.seek(here)
 
-    def _wait(self, rest_s: float) -> None:
+    def _wait(self, rest_s: float, is_over: Callable[[], bool]) -> None:
         with self._room:
-            self._room.wait_for(lambda: self._stopping or self._at < self._wanted, rest_s)
+            self._room.wait_for(lambda: self._stopping or self._at < self._wanted or is_over(), rest_s)
+
+    def rouse(self) -> None:
+        """It may be calm no longer."""
+        with self._room:
+            self._room.notify()
 
     def hurry(self, upto: int) -> None:
         with self._room:

@@ -236,6 +236,26 @@ class Faulty(MemoryLog):
         return await super().append(records)
 
 
+@pytest.mark.parametrize("path", ["/v2/keys/any?wait=true", "/v3/watch"])
+def test_who_is_the_first_to_watch_is_told_at_once_of_what_others_write(
+    server: Running, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(server.shell, "calm", told.append)
+    body = json.dumps({"create_request": {"key": "YW55"}}) if path.startswith("/v3") else None
+    for _ in range(2):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST" if body else "GET", path, body)
+        answer = connection.getresponse()
+        # what is applied next, if only the master's sign of life, says so too; but not within this millisecond
+        assert False in told
+        answer.close()
+        connection.close()
+        while server.call(lambda: server.kv_port.keys.hub.count or server.kv_port.v3.is_watched):
+            time.sleep(0.01)
+        told.clear()
+
+
 @pytest.fixture
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     monkeypatch.setattr(commands, "SWEEP_S", 0.02)
