@@ -357,6 +357,9 @@ _ASKS: dict[str, Callable[[Any, int], Callable[[Client], Plain]]] = {
     "Member": lambda parts, base: lambda client: client.call(*parts),
     "MoveLeader": lambda parts, base: lambda client: client.call("MoveLeader", pb.MoveLeaderRequest(targetID=parts[0])),
     "Downgrade": lambda parts, base: lambda client: _downgrade(client, *parts),
+    "Status": lambda parts, base: lambda client: client.call("Status", pb.StatusRequest()),
+    "Lock": lambda parts, base: lambda client: client.lock(*parts),
+    "Campaign": lambda parts, base: lambda client: client.campaign(*parts),
     "Defragment": lambda parts, base: lambda client: client.call("Defragment", pb.DefragmentRequest()),
 }
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import grpc
 
+from actors.kv.proto import election_pb2 as election
 from actors.kv.proto import etcd_pb2 as pb
+from actors.kv.proto import lock_pb2 as lock
 from actors.kv.rpc.json_form import plain
 from actors.kv.v3 import errors
 from actors.setting import Etcd
@@ -101,6 +103,22 @@ class Client:
         try:
             (told,) = ask(iter([request]), metadata=self._metadata, timeout=10)
             return plain(told)
+        except grpc.RpcError as error:
+            return {"code": error.code().value[0], "message": error.details()}
+
+    def lock(self, name: bytes, lease: int) -> Plain:
+        """Of a lock that is free. The key ends with the lease, which may be of the server's choice."""
+        return self._recipe("/v3lockpb.Lock/Lock", lock.LockRequest(name=name, lease=lease), lock.LockResponse)
+
+    def campaign(self, name: bytes, lease: int) -> Plain:
+        """Of an election without a leader."""
+        request = election.CampaignRequest(name=name, lease=lease, value=b"me")
+        return self._recipe("/v3electionpb.Election/Campaign", request, election.CampaignResponse)
+
+    def _recipe(self, path: str, request: Any, answer: Any) -> Plain:
+        ask = self._channel.unary_unary(path, type(request).SerializeToString, answer.FromString)
+        try:
+            return plain(ask(request, metadata=self._metadata, timeout=10))
         except grpc.RpcError as error:
             return {"code": error.code().value[0], "message": error.details()}
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from actors.kv.proto import auth_pb2 as auth
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.v3 import errors
 from tests.differential.running import Pairs
-from tests.differential.steps import auth_sequences, sequences
+from tests.differential.steps import HASHED, auth_sequences, sequences
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -70,6 +71,29 @@ RARE = [
     ("Put", 0, pb.PutRequest(key=b"c/3", lease=11)),
     *[("LeaseLeases", client) for client in range(3)],
     *[("LeaseTimeToLive", client, 11, keys) for client in range(3) for keys in (False, True)],
+    # nor may who may not write one renew it
+    *[("LeaseKeepAlive", client, lease) for client in range(3) for lease in (11, 12, 99)],
+    *[
+        ("Alarm", client, pb.AlarmRequest(action=action, alarm=1, memberID=5))
+        for action in range(3)
+        for client in (1, 2)
+    ],
+    *[("Status", client) for client in range(3)],
+    # a lock is a key of a queue that is read; and nobody's leases are left where it is refused
+    ("Lock", 2, b"zz", 0),
+    ("Campaign", 2, b"zz", 0),
+    ("LeaseLeases", 0),
+    *[(what, client, name, 12) for what in ("Lock", "Campaign") for client in (1, 2) for name in (b"zz", b"c/2")],
+    (
+        "RoleGrantPermission",
+        0,
+        pb.AuthRoleGrantPermissionRequest(name="r", perm=auth.Permission(permType=2, key=b"q/b")),
+    ),
+    ("Lock", 1, b"q", 11),
+    ("Campaign", 1, b"q", 11),
+    ("Lock", 1, b"a", 12),
+    ("Range", 0, pb.RangeRequest(key=b"a", range_end=b"{"), None, (None, None, None, None)),
+    ("LeaseLeases", 0),
     ("UserAdd", 0, pb.AuthUserAddRequest(name="alice", password=PW)),
     ("UserAdd", 0, pb.AuthUserAddRequest(password=PW)),
     ("UserGet", 0, pb.AuthUserGetRequest(name="nobody")),
@@ -87,6 +111,48 @@ RARE = [
     ("UserChangePassword", 0, pb.AuthUserChangePasswordRequest(name="alice", password=PW)),
     ("Range", 1, pb.RangeRequest(key=b"a"), None, (None, None, None, None)),
 ]
+#: What becomes of passwords: none, as hashes, and of users that have none.
+PASSWORDS = [
+    ("SetUp", 0),
+    *[
+        one
+        for name, more in (
+            ("np", {"options": auth.UserAddOptions(no_password=True)}),
+            ("empty", {}),
+            ("hashed", {"hashedPassword": HASHED}),
+            ("both", {"password": PW, "hashedPassword": "%%%"}),
+        )
+        for one in (
+            ("UserAdd", 0, pb.AuthUserAddRequest(name=name, **more)),
+            ("Authenticate", 0, "root", PW),
+            ("Authenticate", 2, name, ""),
+            ("Authenticate", 2, name, PW),
+        )
+    ],
+    *[
+        one
+        for name, password, hashed in (
+            ("np", PW, ""),
+            ("np", "", HASHED),
+            ("np", "", ""),
+            ("both", "", ""),
+            ("both", "", HASHED),
+            ("both", "other", "%%%"),
+            ("both", "", "%%%"),
+            ("nobody", "", ""),
+        )
+        for one in (
+            (
+                "UserChangePassword",
+                0,
+                pb.AuthUserChangePasswordRequest(name=name, password=password, hashedPassword=hashed),
+            ),
+            ("Authenticate", 0, "root", PW),
+            ("Authenticate", 2, name, ""),
+            ("Authenticate", 2, name, PW),
+        )
+    ],
+]
 #: The same of keys.
 RARE_KEYS = [
     ("Txn", 0, pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"a"))] * 2)),
@@ -94,6 +160,18 @@ RARE_KEYS = [
     ("Put", 0, pb.PutRequest(key=b"b")),
     ("Compact", 0, 1, True),
     ("Range", 0, pb.RangeRequest(key=b"a"), -1, (None, None, None, None)),
+    # one more than the limit is ordered with the others
+    *[("Put", 0, pb.PutRequest(key=b"o/%d" % number, value=b"%d" % (9 - number))) for number in range(4)],
+    *[
+        ("Range", 0, pb.RangeRequest(key=b"o/", range_end=b"o0", limit=2, sort_target=target), None, (None,) * 4)
+        for target in range(5)
+    ],
+    # what is compared in a way that doesn't exist
+    *[
+        ("Txn", 0, pb.TxnRequest(compare=[pb.Compare(key=key, range_end=end, target=target, result=7, version=1)]))
+        for target in range(5)
+        for key, end in ((b"o/1", b""), (b"none", b""), (b"o/", b"o0"), (b"none", b"nonf"))
+    ],
     ("Put", 0, pb.PutRequest(key=b"none", ignore_value=True)),
     ("Put", 0, pb.PutRequest(key=b"b", value=b"x", ignore_value=True)),
     ("Put", 0, pb.PutRequest(key=b"b", lease=11, ignore_lease=True)),
@@ -121,7 +199,7 @@ RARE_KEYS = [
 ]
 
 
-@pytest.mark.parametrize("sequence", [RARE, RARE_KEYS], ids=["users", "keys"])
+@pytest.mark.parametrize("sequence", [RARE, PASSWORDS, RARE_KEYS], ids=["users", "passwords", "keys"])
 def test_what_few_sequences_meet_is_told_as_in_etcd(pairs: Pairs, sequence: list[object]) -> None:
     pairs.run(sequence)
 

@@ -243,8 +243,15 @@ def _range(asked: RangeRequest) -> says.OpRange:
 
 
 def _compare(one: Compare) -> says.Compare:
-    """Where target and operand don't agree, etcd compares with the target's default."""
+    """Where target and operand don't agree, etcd compares with the target's default.
+
+    A result that doesn't exist holds in etcd wherever there is something to compare: no key's version is -1, not that
+    of one that isn't there either, and there is a value where the version is over 0.
+    """
     target = one.target
+    if not 0 <= one.result <= 3:
+        found = (0, 1, 0) if target == 3 else (0, 3, -1)
+        return says.Compare(blob(one.key), *found, blob(one.range_end))
     operand: Blob | int = 0
     if target == 0:
         operand = one.version

@@ -119,7 +119,7 @@ def _compare(raw: bytes, at: int, end: int) -> says.Compare | None:
             return None
         else:
             which, operand = tag >> 3, number
-    if at != end or not key or not 0 <= result < _ENUM_MAX or not 0 <= target <= 4:
+    if at != end or not key or not 0 <= result <= 3 or not 0 <= target <= 4:
         return None
     if target == 3:
         return _COMPARE(blob(key), target, result, blob(value))

@@ -10,6 +10,7 @@ from typing import Protocol
 from actors.kv.commands import NotSent, OutcomeUnknown
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.service import LEASE_BYTES, Call, Method, Rpc, failed, outcome, parsed
+from actors.kv.v3.auth import WRITE
 from actors.kv.v3.errors import V3Error
 from actors.kv.v3.store import Result
 from streams.events import kv3 as says
@@ -173,7 +174,10 @@ class _KeepAlive:
         if request is None:
             return
         try:
-            self._leases.rpc.check_user(self._call)
+            rpc = self._leases.rpc
+            rpc.check_user(self._call)
+            if (found := rpc.leases.by_id.get(request.ID)) is not None:
+                rpc.check_keys(self._call, found.keys, WRITE)
         except V3Error as error:
             self._call.finish(error.code, error.message)
             return

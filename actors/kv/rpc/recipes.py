@@ -55,6 +55,7 @@ class Recipes:
 
     async def _lock(self, call: Call, request: lock.LockRequest) -> lock.LockResponse:
         queue = request.name + b"/"
+        self._readable(call, request.name)
         key, made = await self._stand_in(call, queue, request.lease, b"")
         try:
             await self._ahead_gone(queue, made.create)
@@ -77,6 +78,7 @@ class Recipes:
     async def _campaign(self, call: Call, request: election.CampaignRequest) -> election.CampaignResponse:
         queue = request.name + b"/"
         key, made = await self._stand_in(call, queue, request.lease, request.value)
+        self._readable(call, request.name)
         leader = election.LeaderKey(name=request.name, key=key, rev=made.create, lease=made.lease)
         try:
             if made.value != request.value:
@@ -143,6 +145,7 @@ class Recipes:
     async def _stand_in(self, call: Call, queue: bytes, lease: int, value: bytes) -> tuple[bytes, Rev]:
         """The key in the queue, which may have stood there before, and what it is. Raises V3Error."""
         if not lease:
+            self._rpc.check_user(call)
             granted = await self._say(call, says.LeaseGrant(secrets.randbits(62) + 1, SESSION_TTL_S))
             lease = granted.value.id
         key = queue + b"%x" % (lease & 0xFFFFFFFFFFFFFFFF)

@@ -253,11 +253,11 @@ class Rpc:
         if (who := self._checked(call)) is not None:
             self.fold.v3.auth.check(*who, key, end, kind)
 
-    def check_keys(self, call: Call, keys: Iterable[bytes]) -> None:
-        """Whether the caller may read each of them. Raises V3Error."""
+    def check_keys(self, call: Call, keys: Iterable[bytes], kind: int = READ) -> None:
+        """Whether the caller may read (or write) each of them. Raises V3Error."""
         if (who := self._checked(call)) is not None:
             for key in keys:
-                self.fold.v3.auth.check(*who, key, b"", READ)
+                self.fold.v3.auth.check(*who, key, b"", kind)
 
     def _checked(self, call: Call) -> tuple[str, int] | None:
         """The user whose rights count, and as of which revision; None: nobody's do. Raises INVALID_TOKEN."""

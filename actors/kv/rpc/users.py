@@ -26,6 +26,8 @@ PASSWORD_BYTES_MAX = 72
 HASHING_MAX = 2
 TOO_LONG = V3Error(errors.UNKNOWN, "bcrypt: password length exceeds 72 bytes")
 NO_PASSWORD = V3Error(errors.UNKNOWN, "auth: authentication failed, password was given for no password user")
+#: In the place of a hash: no password fits it.
+UNFIT = "!"
 #: How often a token is made anew because users changed meanwhile.
 TRIES = 5
 
@@ -92,7 +94,7 @@ class Users:
         self._rpc.check_root(call)
         if not request.name:
             raise errors.USER_EMPTY
-        hashed = "" if request.options.no_password else await self._hash(request.password, request.hashedPassword)
+        hashed = "" if request.options.no_password else await self._hash(request.password, "")
         result = await self._rpc.command(call, says.UserAdd(request.name, hashed), 200)
         return self._rpc.head(pb.AuthUserAddResponse(), result.revision)
 
@@ -100,7 +102,15 @@ class Users:
         self, call: Call, request: pb.AuthUserChangePasswordRequest
     ) -> pb.AuthUserChangePasswordResponse:
         self._rpc.check_root(call)
-        hashed = await self._hash(request.password, request.hashedPassword)
+        await self._rpc.linearizable()
+        user = self._auth.users.get(request.name)
+        if user is not None and not user.hash:
+            hashed = ""
+        elif not request.password and not request.hashedPassword:
+            # as etcd's, no password fits it from now on
+            hashed = UNFIT
+        else:
+            hashed = await self._hash(request.password, request.hashedPassword)
         result = await self._rpc.command(call, says.UserPassword(request.name, hashed), 200)
         return self._rpc.head(pb.AuthUserChangePasswordResponse(), result.revision)
 
@@ -201,7 +211,7 @@ def _given_hash(hashed: str) -> str:
     try:
         return base64.b64decode(hashed, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise V3Error(errors.INVALID, "etcdserver: authentication failed, the hashed password isn't base64") from error
+        raise NO_PASSWORD from error
 
 
 def _granted(request: pb.AuthRoleGrantPermissionRequest) -> Data:

@@ -45,7 +45,7 @@ class Watches:
         first, self.seen = self.seen + 1, revs.revision
         if not self.index.count:
             return
-        if first <= revs.compacted:
+        if first <= revs.swept:
             # a store was imported: its past is gone, as for any who ask for it now
             for stream in self.streams:
                 stream.read_on(first)

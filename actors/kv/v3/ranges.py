@@ -1,5 +1,6 @@
 """KV.Range over the store. Pure. The order of steps is etcd's (apply: fetch, filter, sort, cut)."""
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -48,9 +49,10 @@ def ranged(revs: Revs, asked: Query, current: int) -> Ranged:
     if asked.count_only:
         return Ranged([], sum(1 for _ in found))
     if asked.limit > 0 and not asked.fetches_all:
-        kvs = list(islice(found, asked.limit))
+        # etcd takes one more, to see whether there is more, and orders it with them
+        kvs = list(islice(found, min(asked.limit + 1, sys.maxsize)))
         rest = revs.count(asked.key, asked.end) - len(kvs) if revision == current else sum(1 for _ in found)
-        return Ranged(_sorted(kvs, asked), len(kvs) + rest, rest > 0)
+        return Ranged(_sorted(kvs, asked)[: asked.limit], len(kvs) + rest, len(kvs) > asked.limit)
     everything = list(found)
     kvs = _sorted(_filtered(everything, asked), asked)
     if 0 < asked.limit < len(kvs):

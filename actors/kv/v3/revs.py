@@ -281,6 +281,11 @@ class Revs:
         return found is rev
 
     @property
+    def swept(self) -> int:
+        """What was made up to this revision may be gone: sweeping took it, or it came with another store."""
+        return self._swept[0]
+
+    @property
     def _is_swept(self) -> bool:
         return self._sweeping is None and self._swept == (self.compacted, self.floors)
 
