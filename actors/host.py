@@ -134,6 +134,7 @@ class Host:
                 self._fail(flight, Unwritten(str(error)))
             if record is self._opening:
                 self._opening = None
+                self._nonces.discard(self._nonce)
         self._advance(now)
 
     def unknown(self, append: Append, error: Exception, now: Now) -> None:
@@ -152,6 +153,15 @@ class Host:
         """Append a caller's commands (of one stream); ``done`` gets their applied events in order."""
         self._queue.setdefault(events[0].data.STREAM, []).append(_Submission(events, done, size))
         self._flush(now)
+
+    def withdraw(self, event: Event) -> bool:
+        """Forget the submission that begins with this event, if it wasn't handed to the log; whether that was so."""
+        for stream, queue in self._queue.items():
+            for submission in queue:
+                if submission.events[0] is event:
+                    self._queue[stream] = [other for other in queue if other is not submission]
+                    return True
+        return False
 
     def read(self, done: Callable[[Exception | None], None], now: Now) -> None:
         """Linearizable read: ``done(None)`` when something of ours that was sent after now is applied."""
@@ -225,14 +235,17 @@ class Host:
         opened = self.replica.log.writers.get(self.writer)
         if data.nonce != self._nonce or applied.record.incarnation != self._incarnation:
             # one of our own that we had given up may still arrive: it isn't another process
-            others = self._nonces and opened is not None and opened.nonce not in self._nonces
+            others = self._nonce and opened is not None and opened.nonce not in self._nonces
             if self._opening is None and not self._reopen and others:
                 self._superseded(applied)
             return
+        if self.live:
+            return  # Kafka's producer wrote it twice
         self._opening = None
         if isinstance(applied.outcome, Rejected):
             self._reopen = True  # somebody else took this number first
             return
+        self._reopen = False
         orphans, self._orphans = self._orphans, {}
         for flight in orphans.values():
             self._fail(flight, Unwritten("not on the log before a newer incarnation's barrier: void for ever"))
@@ -296,10 +309,13 @@ class Host:
         self._plan = plan
         records: list[Record] = []
         for stream, events in by_stream.items():
-            record = self._record(stream, events, now)
-            flight = _Flight(record, now.boot_s, plan, last_of_plan=len(records) + 1 == len(by_stream))
-            self._flights[record.incarnation, record.seq] = flight
-            records.append(record)
+            # a record beyond what the log takes would be refused, and decided again, for ever
+            for part in _parts(events):
+                record = self._record(stream, part, now)
+                flight = _Flight(record, now.boot_s, plan)
+                self._flights[record.incarnation, record.seq] = flight
+                records.append(record)
+        flight.last_of_plan = True
         self._attach_readers(self._flights[records[-1].incarnation, records[-1].seq])
         self.outbox.append(Append(records))
 
@@ -340,3 +356,19 @@ class Host:
         return Record(
             self.replica.log.log_id, stream, self.writer, self._incarnation, self._seq, now.wall_ms, encode(events)
         )
+
+
+def _parts(events: list[Event]) -> list[list[Event]]:
+    """Events in order, in parts of about BATCH_BYTES."""
+    if len(events) == 1:
+        return [events]
+    parts: list[list[Event]] = [[]]
+    size = 0
+    for event in events:
+        size_of_it = len(encode([event]))
+        if parts[-1] and size + size_of_it > BATCH_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(event)
+        size += size_of_it
+    return parts

@@ -135,8 +135,11 @@ class Shell:
 
     def notice(self, observation: Any) -> None:
         """Tell the actor something about the world."""
-        self.host.noticed(observation, self.now())
-        self._drain()
+        try:
+            self.host.noticed(observation, self.now())
+            self._drain()
+        except Exception as failure:
+            self._break(failure)
 
     def calm(self, is_calm: bool) -> None:
         """Whether nobody here waits for what others write: it may come a little late then."""
@@ -330,8 +333,12 @@ class Shell:
     def _tick(self) -> None:
         self._timer = None
         self.host.wake_at_s = None
-        self.host.tick(self.now())
-        self._drain()
+        try:
+            self.host.tick(self.now())
+            self._drain()
+        except Exception as failure:
+            # the loop would log it, and the actor go on without its timer
+            self._break(failure)
 
     def _stop(self) -> None:
         self._is_over = True

@@ -230,6 +230,8 @@ class Replica:
             case says.LogOpened():
                 if log.log_id:
                     return Rejected("already-founded", "another log.opened was first")
+                if data.level > LEVEL:
+                    raise Halt(context.position, f"feature level {data.level} is newer than {LEVEL}; upgrade corelog")
                 log.log_id, log.level, log.operator_key, log.base = data.id, data.level, data.operator_key, data.base
                 if data.chain:
                     log.chain = chained(bytes.fromhex(data.chain), record.canonical())

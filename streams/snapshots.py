@@ -19,8 +19,8 @@ import msgspec
 from crc32c import crc32c
 
 from streams.log.port import ForeignLog
-from streams.records import Entry
-from streams.replay import Fold, LogState, Replica
+from streams.records import Entry, Position
+from streams.replay import LEVEL, Fold, Halt, LogState, Replica
 
 FORMAT = 1
 #: Kept are the newest two and one per so many events.
@@ -147,6 +147,8 @@ def load(path: Path, make: Callable[[], Fold]) -> Replica:
         fold.restore(chunks)
     except (msgspec.DecodeError, StopIteration, KeyError, ValueError, IndexError) as error:
         raise DamagedSnapshot(f"{path} can't be decoded: {error}; delete it") from error
+    if log.level > LEVEL:
+        raise Halt(Position(log.offset), f"{path} is of feature level {log.level}, newer than {LEVEL}; upgrade corelog")
     replica = Replica(fold, log)
     replica.resume = head.record
     return replica
@@ -220,7 +222,8 @@ def restore(
 ) -> Replica:
     """The newest usable snapshot (at or below offset ``at_most``, not after time ``until_ms``), else an empty replica.
 
-    A damaged file is told to ``damaged`` and passed over. Raises ForeignLog when a snapshot is of another log.
+    A damaged file, or one that can't be read, is told to ``damaged`` and passed over. Raises ForeignLog when a snapshot
+    is of another log, Halt when it is of a newer version of corelog.
     """
     for path in reversed(files(folder)):
         try:
@@ -232,6 +235,8 @@ def restore(
             return load(path, make)
         except DamagedSnapshot as error:
             damaged(error)
+        except OSError as error:
+            damaged(DamagedSnapshot(f"{path} can't be read: {error}"))
     return Replica(make())
 
 
@@ -242,7 +247,7 @@ def oldest(folder: Path, make: Callable[[], Fold], log_id: str, at_least: int) -
             head = head_of(path)
             if head.log_id == log_id and head.offset >= at_least:
                 return load(path, make)
-        except DamagedSnapshot:
+        except (DamagedSnapshot, OSError):
             continue  # who restores at a start names it
     return None
 

@@ -17,6 +17,8 @@ from streams.events import kv as says
 COUNT_S = 300.0
 #: Keys in one event of counted TTLs, and expiries in one record.
 KEYS_MAX = 500
+#: Characters of those keys: an event can't be split, and a record that is too large would be decided again for ever.
+NAMES_MAX = 64 * 1024
 
 
 class Countdown(msgspec.Struct, frozen=True, order=True):
@@ -64,12 +66,14 @@ class Countdowns:
         self._heap.append(countdown)
 
     def due(self, store: Store, now_s: float) -> list[says.Expired]:
-        """What ran out, oldest first, at most KEYS_MAX; stays due until the expiry is applied."""
+        """What ran out, oldest first, at most KEYS_MAX and about NAMES_MAX; stays due until the expiry is applied."""
         ready: list[Countdown] = []
-        while self._heap and self._heap[0].due_s <= now_s and len(ready) < KEYS_MAX:
+        names = 0
+        while self._heap and self._heap[0].due_s <= now_s and len(ready) < KEYS_MAX and names < NAMES_MAX:
             first = heapq.heappop(self._heap)
             if self._stands(first, store):
                 ready.append(first)
+                names += len(first.key)
         for countdown in ready:
             heapq.heappush(self._heap, countdown)
         return [says.Expired(blob_of(one.key), one.modified, one.expires_ms) for one in ready]
@@ -95,11 +99,13 @@ class Countdowns:
         if now_s - self._counted_s < COUNT_S:
             return []
         out: list[says.Left] = []
+        names = 0
         for key, one in self._by_key.items():
             left_ms = max(0, int((one.due_s - now_s) * 1000))
             if store.ttls.get(key, 0) - left_ms >= COUNT_S * 1000 / 2:
                 out.append(says.Left(blob_of(key), one.modified, one.expires_ms, left_ms))
-                if len(out) == KEYS_MAX:
+                names += len(key)
+                if len(out) == KEYS_MAX or names >= NAMES_MAX:
                     return out
         self._counted_s = now_s
         return out

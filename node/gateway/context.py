@@ -152,13 +152,19 @@ class Context:
         return outcome(applied, correlation)
 
     async def publish(self, event: Event, timeout_s: float = TIMEOUT_S) -> Applied:
-        """Append one command and wait until it is applied here. Raises Problem 504 when that takes too long."""
+        """Append one command and wait until it is applied here.
+
+        When that takes too long: raises Problem 503 if it wasn't sent, and won't be, else 504.
+        """
         size = len(msgspec.json.encode(event))
         work = asyncio.ensure_future(self.shell.submit([event], size))
         try:
             return (await asyncio.wait_for(asyncio.shield(work), timeout_s))[0]
         except TimeoutError:
             work.add_done_callback(_forget)
+            if self.shell.host.withdraw(event):
+                work.cancel()
+                raise Problem(503, "log-unavailable", "the log can't be reached; nothing was sent") from None
             raise Problem(
                 504,
                 "outcome-unknown",

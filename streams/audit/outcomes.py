@@ -185,6 +185,11 @@ class OutcomeSink:
                     self._logger.warning("outcomes wait: their topic can't be written", error=str(error))
                     await self._close()
                     await asyncio.sleep(RETRY_S)
+                except Exception:
+                    # of a disk, or of a snapshot that is gone: whoever ended here would tell nothing until a restart
+                    self._logger.exception("outcomes wait")
+                    await self._close()
+                    await asyncio.sleep(RETRY_S)
         finally:
             await self._close()
 

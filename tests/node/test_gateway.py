@@ -244,6 +244,17 @@ async def test_a_trimmed_log_is_told_from_its_oldest_snapshot_on(gateway: Gatewa
             assert (await client.get(f"/v1/{path}")).json() == []
 
 
+async def test_a_command_that_was_not_sent_in_time_is_never_sent(gateway: Gateway) -> None:
+    host = gateway.shell.host
+    async with gateway.client("uid:7") as client:
+        host.live = False
+        answer = await client.put("/v1/units/a.service", json={"content": UNIT}, params={"timeout": "0.05"})
+        assert "nothing was sent" in problem(answer, 503, "log-unavailable")["detail"]
+        host.live = True
+        await client.put("/v1/units/b.service", json={"content": UNIT})
+        assert [unit["name"] for unit in (await client.get("/v1/units")).json()] == ["b.service"]
+
+
 async def test_what_an_operator_voided_stops_no_look_into_the_past(gateway: Gateway) -> None:
     replica = gateway.shell.host.replica
     async with gateway.client("uid:7") as client:

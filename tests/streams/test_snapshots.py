@@ -15,7 +15,7 @@ from streams.events import log as says
 from streams.events import say
 from streams.log.memory import MemoryLog
 from streams.log.port import ForeignLog
-from streams.replay import Halt, Replica
+from streams.replay import LEVEL, Halt, Replica
 from tests.folds import LOG, Counting, Writer, opened, put
 
 
@@ -183,3 +183,40 @@ def test_half_written_files_of_the_dead_are_pruned_and_those_of_the_living_are_n
     assert snapshots.prune(tmp_path) == [tmp_path / f"{name}.{ended.pid}"]
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{os.getpid()}", ".other"}
     assert snapshots.prune(tmp_path / "none") == []
+
+
+def test_one_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, log, _ = filled()
+    older = replica.state_hash()
+    snapshots.write(tmp_path, replica)
+    replica.apply(log.entry(put("/later")))
+    newest = snapshots.write(tmp_path, replica)
+    load, told = snapshots.load, list[str]()
+
+    def bad_sector(path: Path, make: type[Counting]) -> Replica:
+        if path == newest:
+            raise OSError(5, "Input/output error")
+        return load(path, make)
+
+    monkeypatch.setattr(snapshots, "load", bad_sector)
+    found = snapshots.restore(tmp_path, Counting, LOG, damaged=lambda error: told.append(str(error)))
+    assert found.state_hash() == older
+    assert told == [f"{newest} can't be read: [Errno 5] Input/output error"]
+    oldest = snapshots.oldest(tmp_path, Counting, LOG, 0)
+    assert oldest is not None
+    assert oldest.state_hash() == older
+
+
+def test_one_of_a_newer_feature_level_halts_who_reads_it(tmp_path: Path) -> None:
+    replica, _, _ = filled()
+    replica.log.level = LEVEL + 1
+    path = snapshots.write(tmp_path, replica)
+    with pytest.raises(Halt, match=f"feature level {LEVEL + 1}, newer than {LEVEL}; upgrade corelog"):
+        snapshots.restore(tmp_path, Counting, LOG)
+    assert path.exists()
+
+
+def test_a_log_founded_at_a_newer_feature_level_halts_who_reads_it() -> None:
+    replica = Replica(Counting())
+    with pytest.raises(Halt, match=f"feature level {LEVEL + 1} is newer than {LEVEL}; upgrade corelog"):
+        replica.apply(Writer().entry(say(says.LogOpened(id=LOG, level=LEVEL + 1)), writer="node@m"))

@@ -299,10 +299,20 @@ class Writer:
         # refused until a probe has shown the log live, whatever the reason was
         self._down = reason
         line.abandoned = True
-        self._line = self._new_line()
         _logger.warning("the producer is abandoned, its appends are unknown", reason=reason, appends=len(line.flights))
         self._spawn(self._end_line(line, reason))
+        self._renew()
         self._suspect()
+
+    def _renew(self) -> bool:
+        """Another producer in the place of one that is abandoned. Whether there is one: no thread may be left."""
+        if self._line.abandoned:
+            try:
+                self._line = self._new_line()
+            except (KafkaException, RuntimeError, OSError) as error:
+                _logger.warning("no other producer can be made yet", reason=str(error))
+                return False
+        return True
 
     async def _end_line(self, line: Line, reason: str) -> None:
         await line.abandon()
@@ -337,7 +347,12 @@ class Writer:
         """Look again and again until the log is live."""
         try:
             while not self._closed:
-                live, why = await asyncio.to_thread(self.look)
+                live, why = False, "no other producer can be made"
+                if self._renew():
+                    try:
+                        live, why = await asyncio.to_thread(self.look)
+                    except RuntimeError as error:  # no thread to be had
+                        why = str(error)
                 if live:
                     if self._down or self._not_live_since_s is not None:
                         _logger.info("the log is live")

@@ -108,7 +108,7 @@ class Cursor:
     def _look_for_files(self) -> None:
         seen = self._shared.files
         if seen != self._files_seen:
-            later = [first for first in files.segments(self.folder) if first > self._segment]
+            later = [first for first in _listed(self.folder) if first > self._segment]
             self._until = later[0] if later else None
             self._files_seen = seen
 
@@ -120,27 +120,28 @@ class Cursor:
     def _seek(self, offset: int, known: Place | None = None) -> None:
         # read before the listing: a file that appears in between is found at the next look
         seen = self._shared.files
-        firsts = files.segments(self.folder)
+        firsts = _listed(self.folder)
         below = [first for first in firsts if first <= offset]
         if not below:
             if firsts:
                 raise LogTruncated(f"offset {offset} was trimmed; the log in {self.folder} starts at {firsts[0]}")
             raise DamagedLog(files.segment_path(self.folder, offset), 0, offset, "no segment is here", offset)
-        self._segment = below[-1]
-        self._until = firsts[len(below)] if len(below) < len(firsts) else None
-        self._files_seen = seen
-        path = files.segment_path(self.folder, self._segment)
+        segment = below[-1]
+        path = files.segment_path(self.folder, segment)
+        # nothing of the cursor changes before the file is there: who reads on after a trouble must find it as it was
         try:
-            self._file = files.OpenFile(path)
-            files.check_header(self._file, self._segment)
+            file = files.OpenFile(path)
+            files.check_header(file, segment)
         except FileNotFoundError:
             raise LogTruncated(f"offset {offset} was trimmed while it was looked for") from None
         except OSError as error:
             raise LogUnavailable(f"{path}: {error.strerror}") from error
         except NotASegment as error:
-            raise DamagedLog(path, 0, self._segment, str(error), self._shared.end) from error
+            raise DamagedLog(path, 0, segment, str(error), self._shared.end) from error
+        self._file, self._segment, self._files_seen = file, segment, seen
+        self._until = firsts[len(below)] if len(below) < len(firsts) else None
         self._byte = SEGMENT_HEADER_BYTES
-        self.offset = self._segment
+        self.offset = segment
         self._jump(offset, known or self._shared.place())
 
     def _jump(self, target: int, place: Place | None) -> None:
@@ -155,6 +156,13 @@ class Cursor:
             self._byte += used
             if need == 0 or not buffer or (used == 0 and len(buffer) < max(need, SEEK_BYTES)):
                 return
+
+
+def _listed(folder: Path) -> list[int]:
+    try:
+        return files.segments(folder)
+    except OSError as error:
+        raise LogUnavailable(f"{folder}: {error.strerror}") from error
 
 
 def first_offset(folder: Path) -> int:

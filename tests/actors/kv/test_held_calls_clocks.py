@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from actors.host import BATCH_BYTES
 from actors.kv.autocompact import AutoCompactor
 from actors.kv.decide import COUNT_S, Countdowns
 from actors.kv.prefixes import PrefixCompactor
@@ -14,7 +15,7 @@ from actors.kv.v2.store import Store
 from actors.kv.v3.store import Store as V3Store
 from streams.events import kv as says
 from streams.events import kv3 as v3_says
-from streams.events.base import Data, say
+from streams.events.base import Data, encode, say
 from tests.actors.kv.test_prefixes import told
 from tests.actors.kv.test_store import entries, replayed
 
@@ -92,3 +93,18 @@ def test_a_new_master_lets_a_prefix_keep_its_history_for_a_whole_age_again() -> 
     compactor.restart(NOW_S + 90)
     said = [at for at in range(90, 300, 5) if compactor.due(store.revs, NOW_S + at)]
     assert 185 <= said[0] <= 205
+
+
+def test_long_names_that_run_out_together_fit_a_record() -> None:
+    store, clocks = Store(), Countdowns()
+    for number in range(300):
+        put(store, says.Set(f"/{number:03d}" + "x" * 9000, "v", ttl_s=600), 1000)
+    clocks.restart(store, 0.0)
+    left, due = clocks.counted(store, COUNT_S), clocks.due(store, 600.0)
+    assert 0 < len(left) < 300
+    assert 0 < len(due) < 300
+    assert len(encode([say(says.TtlsCounted(left))])) < BATCH_BYTES
+    assert len(encode([say(one) for one in due])) < BATCH_BYTES
+    # the others are counted at once, not after the next interval
+    count_ttls(store, says.TtlsCounted(left))
+    assert {one.key for one in left}.isdisjoint(one.key for one in clocks.counted(store, COUNT_S))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,6 +298,30 @@ async def test_a_record_that_an_operator_voided_does_not_end_the_trail(tmp_path:
     with pytest.raises(Halt, match="format 2"):
         async for _ in replayed_lines(log, Counting, tmp_path, LOG, dict, *upto):
             pass
+
+
+async def test_a_disk_that_fails_for_a_moment_does_not_end_the_trail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "RETRY_S", 0.01)
+    log, topic = await founded(), Topic()
+    for number in range(9):
+        await command(log, f"/{number}")
+    restore, failed = outcomes.snapshots.restore, list[int]()
+
+    def pruned(*words: Any, **more: Any) -> Replica:
+        if len(failed) < 3:
+            failed.append(1)
+            raise FileNotFoundError("the snapshotter pruned it")
+        return restore(*words, **more)
+
+    monkeypatch.setattr(outcomes.snapshots, "restore", pruned)
+    node = Node(log, topic, tmp_path, ring=2)
+    await until(lambda: node.replica.offset == 10)
+    node.master = True
+    await until(lambda: len(topic.read()) >= 9)
+    assert len(failed) == 3
+    await node.stop()
 
 
 async def test_who_is_behind_catches_up_once_though_more_comes_all_the_time(
