@@ -70,7 +70,7 @@ class Certificates:
             connection.context = self._newest
 
     def _stamps(self) -> list[tuple[int, int, int]]:
-        return [_stamp(file) for file in (self._cert, self._key)]
+        return [_stamp(file) for file in (self._cert, self._key, self._etcd.client_crl_file)]
 
 
 def _no_password() -> str:

@@ -107,7 +107,7 @@ class Commands:
         self._queue: list[_Waiting] = []
         self._under_way: list[_Batch] = []
         self._scheduled = False
-        self._stuck = False
+        self._stuck = self._closed = False
         self._dead_sweeps = 0
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
@@ -122,8 +122,9 @@ class Commands:
 
         ``answer`` is never called before this returns.
         """
-        if self._stuck:
-            self._loop.call_soon(answer, NotSent("the log can't be reached; nothing was sent"))
+        if self._stuck or self._closed:
+            why = "the node stops" if self._closed else "the log can't be reached; nothing was sent"
+            self._loop.call_soon(answer, NotSent(why))
             return
         if len(self._queue) >= WAITING_MAX:
             self._loop.call_soon(answer, TooMany(f"{WAITING_MAX} commands wait already; nothing was sent"))
@@ -138,7 +139,8 @@ class Commands:
         self._schedule()
 
     def close(self) -> None:
-        """Refuse what wasn't sent; what was is answered by the host's own stop."""
+        """Refuse what wasn't sent, and what comes; what was sent is answered by the host's own stop."""
+        self._closed = True
         self._timer.cancel()
         if self._waking is not None:
             self._waking.cancel()

@@ -38,6 +38,7 @@ LINGER_S = 1.0
 _LINE: Final = re.compile(
     rb"(GET|PUT|POST|DELETE) (/[A-Za-z0-9/_.~%+=&:@,;!$'()*-]*)(?:\?([A-Za-z0-9/_.~%+=&:@,;!$'()*?-]*))? HTTP/1\.1\r\n"
 )
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 #: Heads that are kept known, and bytes of one.
 HEADS_MAX: Final = 512
 KNOWN_HEAD_BYTES_MAX: Final = 1024
@@ -115,6 +116,7 @@ class Http1(Connection):
         self._open_ones = open_ones
         self._transport: Any = None
         self._waiting: deque[Asked] = deque()
+        self._waiting_bytes = 0
         self._reading: Asked | None = None
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -143,20 +145,16 @@ class Http1(Connection):
         fresh = self._reading is None and not self._waiting
         known = self._known(data) if fresh else None
         if known is not None:
-            if self.current is None:
+            if self.current is None and not self._stalled_since:
                 self._serve_now(known)
             else:
                 self._waiting.append(known)
+                self._waiting_bytes += len(known.body)
             return
-        if not self.reading_since:
-            self.reading_since = time.monotonic()
         if self._in_head:
             self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # asked for another protocol: it is answered as if it hadn't been
-            self._refuse(400, "this server speaks HTTP/1.1 here; no upgrade")
+            fresh = self._feed(data) and fresh
         except _Refused as refused:
             self._refuse(*refused.args)
         except httptools.HttpParserCallbackError as error:
@@ -170,6 +168,38 @@ class Http1(Connection):
             elif fresh and self._reading is None and len(self._waiting) == 1:
                 _learn(data, self._waiting[0])
         self._next()
+
+    def _feed(self, data: bytes) -> bool:
+        """Whether the parser took it as it stands. Raises _Refused, and what httptools does."""
+        rest: bytes | memoryview = data
+        as_it_stands = True
+        while rest:
+            try:
+                self._parser.feed_data(rest)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # asked for another protocol: it is served as if it hadn't been
+                rest, as_it_stands = memoryview(rest)[upgrade.args[0] :], False
+                self._without_upgrade()
+        return as_it_stands
+
+    def _without_upgrade(self) -> None:
+        """Read the head at hand again, without what asks for another protocol: its body follows then."""
+        asked, self._reading = self._reading, None
+        if asked is None or asked.method == "CONNECT":
+            raise _Refused(400, "this server speaks HTTP/1.1 here; no upgrade")
+        line = b"%s %s HTTP/%s\r\n" % (asked.method.encode(), self._url, self._parser.get_http_version().encode())
+        kept = {
+            name: value
+            for name, value in asked.headers.items()
+            if name not in (b"upgrade", b"http2-settings", b"expect")
+        }
+        if (options := kept.pop(b"connection", None)) is not None:
+            names = (name.strip().lower() for name in options.split(b","))
+            kept[b"connection"] = b", ".join(name for name in names if name not in (b"upgrade", b"http2-settings"))
+        head = b"".join(b"%s: %s\r\n" % field for field in kept.items())
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(line + head + b"\r\n")
 
     def _known(self, data: bytes) -> Asked | None:
         """The whole request in ``data``, if the parser has seen its head before: clients send the same ones again."""
@@ -201,7 +231,7 @@ class Http1(Connection):
     def eof_received(self) -> bool:
         """A client that only ended its sending is still answered, unless it is a watcher."""
         self._deaf = self._ended = True
-        return self.current is not None and not self.current.streams
+        return bool(self._waiting) if self.current is None else not self.current.streams
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open_ones.discard(self)
@@ -217,7 +247,10 @@ class Http1(Connection):
 
     def resume_writing(self) -> None:
         self._stalled_since = 0.0
-        if self.current is not None and self.current.drained is not None:
+        if self.current is None:
+            if not self._busy:
+                self._next()
+        elif self.current.drained is not None:
             self.current.drained()
 
     @property
@@ -235,6 +268,7 @@ class Http1(Connection):
 
     def on_message_begin(self) -> None:
         self._reading = reading = Asked(self)
+        self.reading_since = self.reading_since or time.monotonic()
         reading.headers = self._headers = {}
         self._url, self._field_bytes = b"", 0
         self._body, self._body_bytes = [], 0
@@ -259,14 +293,27 @@ class Http1(Connection):
         assert reading is not None
         self._in_head, self._head_bytes = False, 0
         reading.method = self._parser.get_method().decode("latin-1")
-        path, _, reading.query = self._url.partition(b"?")
+        path, _, reading.query = self._target().partition(b"?")
         reading.path = path
         length = reading.headers.get(b"content-length", b"0")
         self._body_max = V3_BODY_BYTES_MAX if path.startswith((b"/v3", b"/internal/")) else BODY_BYTES_MAX
         if int(length) > self._body_max:
             raise _Refused(413, f"a body of {length.decode()} bytes; {self._body_max} at most")
-        if reading.headers.get(b"expect", b"").lower() == b"100-continue" and not self._busy:
+        if (
+            reading.headers.get(b"expect", b"").lower() == b"100-continue"
+            and self.current is None
+            and not self._waiting
+        ):
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _target(self) -> bytes:
+        """The path and query; what a client says to a proxy names the host as well (RFC 9112, 3.2.2)."""
+        absolute = _ABSOLUTE.match(self._url)
+        if absolute is None:
+            return self._url
+        self._headers[b"host"] = absolute[1]
+        rest = self._url[absolute.end() :]
+        return rest if rest.startswith(b"/") else b"/" + rest
 
     def on_body(self, piece: bytes) -> None:
         self._body_bytes += len(piece)
@@ -277,13 +324,16 @@ class Http1(Connection):
     def on_message_complete(self) -> None:
         reading = self._reading
         assert reading is not None
+        if self._parser.should_upgrade():
+            return  # the parser takes no body then: see _without_upgrade
         reading.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         # chunked answers need 1.1; httptools knows what the connection header and the version say together
         reading.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         self._reading, self._body = None, []
         self._in_head, self._head_bytes, self.reading_since = True, 0, 0.0
         self._waiting.append(reading)
-        if len(self._waiting) >= PIPELINE_MAX and not self._paused:
+        self._waiting_bytes += len(reading.body)
+        if (len(self._waiting) >= PIPELINE_MAX or self._waiting_bytes > V3_BODY_BYTES_MAX) and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -291,9 +341,10 @@ class Http1(Connection):
 
     def write(self, data: bytes) -> None:
         transport = self._transport
-        transport.write(data)
         if transport.get_write_buffer_size() > BACKLOG_BYTES_MAX:
-            transport.abort()
+            transport.abort()  # one answer may be larger, but nothing is put behind it
+        else:
+            transport.write(data)
 
     def served(self, exchange: Asked) -> None:
         """``exchange`` is answered: go on with the next one, or end."""
@@ -333,15 +384,17 @@ class Http1(Connection):
         """Serve what waits while answers come at once; ``_busy`` keeps an immediate answer from recursing."""
         self._busy = True
         try:
-            while self.current is None and self._waiting:
+            # answers that the client doesn't take hold up what it asked behind them
+            while self.current is None and self._waiting and not self._stalled_since:
                 self.current = exchange = self._waiting.popleft()
+                self._waiting_bytes -= len(exchange.body)
                 self._serve(exchange)
         finally:
             self._busy = False
-        if self._paused and len(self._waiting) < PIPELINE_MAX // 2:
+        if self._paused and len(self._waiting) < PIPELINE_MAX // 2 and self._waiting_bytes <= V3_BODY_BYTES_MAX:
             self._paused = False
             self._transport.resume_reading()
-        if self._ended and self.current is None and not self._transport.is_closing():
+        if self._ended and self.current is None and not self._waiting and not self._transport.is_closing():
             self._transport.close()
 
     def _refuse(self, status: int, why: str) -> None:

@@ -31,7 +31,7 @@ class Page(Exchange):
         self.path, _, self.query = call.path.partition(b"?")
         self.headers = call.metadata
         self._length_max = V3_BODY_BYTES_MAX if self.path.startswith(b"/v3") else BODY_BYTES_MAX
-        call.inbox = Pieces(0, gzip=False)
+        call.inbox = Pieces()
         call.on_message, call.on_end, call.on_gone = self._piece, self._whole, self._left
 
     def _piece(self, piece: bytes) -> None:

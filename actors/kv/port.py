@@ -44,6 +44,8 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _NO_REQUEST = re.compile(rb"(?!(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE) )[A-Z]{3,} [A-Z]")
 BACKLOG = 1024
 SWEEP_S = 5.0
+#: How long commands on their way are waited for when the port closes.
+LAST_S = 2.0
 
 
 class Port:
@@ -160,9 +162,16 @@ class Port:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        self.commands.close()
+        for connection in list(self._open_ones):
+            if isinstance(connection, Http2):
+                connection.drain()
+        loop = asyncio.get_running_loop()
+        last_s = loop.time() + LAST_S
+        while self.commands.pending and loop.time() < last_s:  # what is on its way to the log is answered
+            await asyncio.sleep(0.005)
         self.v3.close()
         self.users2.close()
-        self.commands.close()
         self.reads.close()
         for connection in list(self._open_ones):
             connection.close()

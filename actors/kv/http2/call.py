@@ -241,6 +241,7 @@ class Call:
         """The stream is over, nothing can be sent: drop what waits and tell the handler."""
         self.drop_queue()
         self.trailers = None
+        self.connection.weed()
         on_gone, gone = self.on_gone, self.gone
         self._forget_handlers()
         if not gone:
@@ -251,6 +252,8 @@ class Call:
             self.connection.queued -= len(self.queue)
             self.connection.relieved()
         self.queue = None
+        if self.waits:
+            self.connection.weed()
 
     def send_end(self) -> None:
         """After the queue: the end, if there is one."""

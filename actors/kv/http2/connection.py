@@ -22,6 +22,8 @@ __all__ = ["Call", "Http2", "Limits", "Methods", "Streaming", "Unary"]
 
 #: The socket's own buffer at which calls wait.
 SOCKET_BYTES_HIGH = 256 * 1024
+#: About what a call costs beside its queue.
+CALL_BYTES = 512
 #: After the last GOAWAY, how long the client may still read it.
 LINGER_S = 1.0
 
@@ -131,7 +133,10 @@ class Http2(Receiving):
 
     def _read_less(self) -> None:
         """A client that doesn't read but asks on would fill our memory with answers: it waits, too."""
-        if self.control_unsent > self.limits.control_bytes or self.queued > self.limits.unsent_bytes:
+        if (
+            self.control_unsent > self.limits.control_bytes
+            or self.queued + CALL_BYTES * len(self.calls) > self.limits.unsent_bytes
+        ):
             self._unread = True
             self.transport.pause_reading()
 

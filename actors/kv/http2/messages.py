@@ -62,9 +62,19 @@ class Inbox:
 class Pieces(Inbox):
     """Of a body that has no messages: its pieces are taken as they come."""
 
-    __slots__ = ()
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        super().__init__(0, gzip=False)
+        self._held = 0
+
+    @property
+    def size(self) -> int:
+        """Of what was taken: who takes it keeps it until all is there."""
+        return self._held
 
     def feed(self, data: bytes) -> list[bytes]:
+        self._held += len(data)
         return [data] if data else []
 
 

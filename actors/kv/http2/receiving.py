@@ -291,6 +291,8 @@ class Receiving(Control):
                 whole = inbox.feed(payload)
             finally:
                 self._partial += inbox.size - before
+            if self._partial > self.limits.partial_bytes and call.request.method:
+                raise StreamFault(call.stream, frames.ENHANCE_YOUR_CALM)
             if self._partial > self.limits.partial_bytes:
                 raise messages.Refused(messages.RESOURCE_EXHAUSTED, "too many unfinished messages on this connection")
             for message in whole:
@@ -315,7 +317,7 @@ class Receiving(Control):
             self._refuse(call)
             return
         unary = call.request.unary
-        if call.inbox is not None and call.inbox.size:
+        if call.inbox is not None and call.inbox.size and not call.request.method:
             call.abort(messages.INTERNAL if unary is None else messages.UNKNOWN, "unexpected EOF")
             return
         if unary is None:

@@ -134,6 +134,22 @@ class Connection:
         finally:
             self._pumping = False
 
+    def weed(self) -> None:
+        """Forget turns and ends of calls that have nothing to send any more, when they are most."""
+        turns, ends, enough = self._turns, self._ends, 2 * len(self.calls) + 64
+        if self._pumping:
+            return
+        if len(turns) > enough:
+            waiting = [call for call in turns if call.queue]
+            for call in turns:
+                call.waits = bool(call.queue)
+            turns.clear()
+            turns.extend(waiting)
+        if len(ends) > enough:
+            ending = [call for call in ends if call.trailers is not None]
+            ends.clear()
+            ends.extend(ending)
+
     def _turn(self, call: "Call") -> bool:
         """One frame of ``call``; whether it can go on."""
         queue = call.queue

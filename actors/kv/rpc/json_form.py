@@ -82,7 +82,7 @@ def load_all(text: bytes, kind: type[Message]) -> list[Message]:
     while rest:
         try:
             data, end = decoder.raw_decode(rest)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise BadJson(str(error)) from error
         message = kind()
         _fill(message, data, "")

@@ -91,6 +91,7 @@ class Stream:
     def _message(self, raw: bytes) -> None:
         request = parsed(self.call, pb.WatchRequest, raw)
         if request is None:
+            self._gone()
             return
         match request.WhichOneof("request_union"):
             case "create_request":
@@ -196,6 +197,7 @@ class Stream:
                 self._send_events(watcher, news, news.found if chosen is None else chosen)
         except Exception:
             failed(call)
+            self._gone()
 
     def read_on(self, revision: int) -> None:
         """All its watchers go on in the history."""
@@ -235,6 +237,7 @@ class Stream:
                 self._read_page(watcher)
         except Exception:
             failed(self.call)
+            self._gone()
             return
         self._read()
 
