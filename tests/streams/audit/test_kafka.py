@@ -75,7 +75,7 @@ async def put(log: Log, *keys: str, principal: str = "uid:0") -> None:
 async def master(log: Log, address: str, folder: Path) -> AsyncIterator[OutcomeSink]:
     """A replica that is master as long as the context lasts."""
     replica = Replica(Choosy())
-    feed, sink = kafka.outcome_sink(log, address, {}, LOG, Choosy, folder, lambda: True)
+    feed, sink = kafka.outcome_sink(log, address, {}, LOG, Choosy, folder, lambda: True, lambda: replica.log.voided)
 
     async def follow() -> None:
         async for batch in log.tail(0):
