@@ -231,6 +231,7 @@ public final class Clients {
         long old = of(kv.put(key("a"), text("1"))).getHeader().getRevision();
         long last = of(kv.put(key("a"), text("2"))).getHeader().getRevision();
         of(kv.compact(last));
+        everywhere(client);
         BlockingQueue<Throwable> told = new ArrayBlockingQueue<>(10);
         WatchOption option = WatchOption.builder().withRevision(old).build();
         try (Watch.Watcher watcher = client.getWatchClient().watch(key("a"), option, event -> { }, told::add)) {
@@ -392,6 +393,7 @@ public final class Clients {
         } finally {
             of(cluster.removeMember(id));
         }
+        everywhere(client);
         same(of(cluster.listMember()).getMembers().size(), endpoints.length);
         refused(cluster.removeMember(id), Status.Code.NOT_FOUND, "etcdserver: member not found");
     }
@@ -470,6 +472,7 @@ public final class Clients {
             of(boss.getAuthClient().userRevokeRole(ann, reader));
             of(boss.getAuthClient().roleRevokePermission(reader, key("a"), end));
             of(boss.getAuthClient().authDisable());
+            everywhere(boss);
         }
         of(auth.userDelete(ann));
         of(auth.userDelete(root));
@@ -482,6 +485,13 @@ public final class Clients {
 
     private long grant(long ttl) throws Exception {
         return of(client.getLeaseClient().grant(ttl)).getID();
+    }
+
+    /** Calls go to the members in turn: after these each has what was done, and none that lags tells of before. */
+    private void everywhere(Client by) throws Exception {
+        for (int turn = 0; turn < 6; turn++) {
+            of(by.getKVClient().get(key("a")));
+        }
     }
 
     private ByteSequence key(String name) {
