@@ -33,6 +33,7 @@ from actors.kinds import Sealed as Sealed
 from actors.kinds import Superseded as Superseded
 from actors.kinds import Unresolved as Unresolved
 from actors.kinds import Unwritten as Unwritten
+from streams.batches import batches
 from streams.events import log as says
 from streams.events.base import Event, encode, say
 from streams.kinds import Entry, Record
@@ -310,7 +311,7 @@ class Host:
         records: list[Record] = []
         for stream, events in by_stream.items():
             # a record beyond what the log takes would be refused, and decided again, for ever
-            for part in _parts(events):
+            for part in batches(events, _size, BATCH_BYTES):
                 record = self._record(stream, part, now)
                 flight = _Flight(record, now.boot_s, plan)
                 self._flights[record.incarnation, record.seq] = flight
@@ -358,17 +359,5 @@ class Host:
         )
 
 
-def _parts(events: list[Event]) -> list[list[Event]]:
-    """Events in order, in parts of about BATCH_BYTES."""
-    if len(events) == 1:
-        return [events]
-    parts: list[list[Event]] = [[]]
-    size = 0
-    for event in events:
-        size_of_it = len(encode([event]))
-        if parts[-1] and size + size_of_it > BATCH_BYTES:
-            parts.append([])
-            size = 0
-        parts[-1].append(event)
-        size += size_of_it
-    return parts
+def _size(event: Event) -> int:
+    return len(encode([event]))

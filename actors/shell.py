@@ -135,11 +135,7 @@ class Shell:
 
     def notice(self, observation: Any) -> None:
         """Tell the actor something about the world."""
-        try:
-            self.host.noticed(observation, self.now())
-            self._drain()
-        except Exception as failure:
-            self._break(failure)
+        self._turn(lambda: self.host.noticed(observation, self.now()))
 
     def calm(self, is_calm: bool) -> None:
         """Whether nobody here waits for what others write: it may come a little late then."""
@@ -333,11 +329,14 @@ class Shell:
     def _tick(self) -> None:
         self._timer = None
         self.host.wake_at_s = None
+        self._turn(lambda: self.host.tick(self.now()))
+
+    def _turn(self, call: Callable[[], None]) -> None:
+        """A call that the loop, or the world, makes: either would log a failure, and the actor go on without it."""
         try:
-            self.host.tick(self.now())
+            call()
             self._drain()
         except Exception as failure:
-            # the loop would log it, and the actor go on without its timer
             self._break(failure)
 
     def _stop(self) -> None:

@@ -50,9 +50,6 @@ _SERVICES = {
 }  # fmt: skip
 
 
-_WAIT = frozenset({"/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"})
-
-
 def _nothing(*_: Any) -> None:
     """Nobody wants to know."""
 
@@ -68,8 +65,8 @@ class _Route:
         self.method, self.serve, self.tally = method, serve, tally
         self.timed = tally.took is not None
         self.asks_many, self.answers_many = method.asks_many, method.answers_many
-        #: it waits for what others do: a client that ended its sending has left, as it has for etcd
-        self.waits = method.path in _WAIT or method.asks_many or method.answers_many
+        #: a client that ended its sending has left, as it has for etcd
+        self.waits = method.waits or method.asks_many or method.answers_many
         self.load: Load | None = None
         self.dump: Callable[[bytes], bytes] | None = None
         self.in_json: Callable[..., None] | None = None

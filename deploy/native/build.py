@@ -22,7 +22,7 @@ _PARTS = {
     "actors/kv/v3": "ranges revs store txn",
     "actors/kv": "commands company exchange gateway history http1 keys pages routes state",
     "actors": "host",
-    "streams": "records replay took",
+    "streams": "batches records replay took",
     "streams/log/segments": "commits frames shared writer",
     "streams/events": "blobs",
 }

@@ -103,14 +103,19 @@ def test_a_log_that_refuses_openings_leaves_no_nonces_behind() -> None:
     assert world.host.live
 
 
+def assert_superseded(world: World) -> None:
+    """By the same actor of another process."""
+    opening = say(says.ActorOpened(nonce="another process", level=LEVEL))
+    with pytest.raises(Superseded):
+        world.put(Record(LOG, "log", WRITER, 2, 1, 0, encode([opening])))
+
+
 def test_an_opening_that_the_log_has_twice_is_superseded_as_any() -> None:
     world = World()
     (opening,) = world.land()
     world.put(opening)
     assert world.host.live
-    other = Record(LOG, "log", WRITER, 2, 1, 0, encode([say(says.ActorOpened(nonce="another process", level=LEVEL))]))
-    with pytest.raises(Superseded):
-        world.put(other)
+    assert_superseded(world)
 
 
 def test_an_opening_of_unknown_outcome_that_lands_is_superseded_as_any() -> None:
@@ -119,9 +124,7 @@ def test_an_opening_of_unknown_outcome_that_lands_is_superseded_as_any() -> None
     world.host.unknown(append, LogUnavailable("no answer"), NOW)
     world.put(append.records[0])
     assert world.host.live
-    other = Record(LOG, "log", WRITER, 2, 1, 0, encode([say(says.ActorOpened(nonce="another process", level=LEVEL))]))
-    with pytest.raises(Superseded):
-        world.put(other)
+    assert_superseded(world)
 
 
 def test_what_was_not_handed_over_can_be_withdrawn_and_nothing_else() -> None:

@@ -20,8 +20,6 @@ _OP_PUT: Final = says.OpPut
 _OP_RANGE: Final = says.OpRange
 _OP_DELETE: Final = says.OpDelete
 
-#: Enumerations from here on are negative.
-_ENUM_MAX: Final = 1 << 31
 #: Compare's ``which`` less this is its target.
 _OPERAND: Final = 4
 

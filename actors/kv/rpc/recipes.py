@@ -35,11 +35,11 @@ class Recipes:
         self._rpc, self._watches = rpc, watches
 
     def methods(self) -> Iterator[Method]:
-        yield Method("/v3lockpb.Lock/Lock", lock.LockRequest, lock.LockResponse, self._served(self._lock))
+        yield Method("/v3lockpb.Lock/Lock", lock.LockRequest, lock.LockResponse, self._served(self._lock), waits=True)
         yield Method("/v3lockpb.Lock/Unlock", lock.UnlockRequest, lock.UnlockResponse, self._served(self._unlock))
         here = "/v3electionpb.Election/"
         asked, answered = election.CampaignRequest, election.CampaignResponse
-        yield Method(here + "Campaign", asked, answered, self._served(self._campaign))
+        yield Method(here + "Campaign", asked, answered, self._served(self._campaign), waits=True)
         yield Method(
             here + "Proclaim", election.ProclaimRequest, election.ProclaimResponse, self._served(self._proclaim)
         )

@@ -82,8 +82,8 @@ class Call(Protocol):
 class Method:
     """``serve``: of a unary call ``(call, request, size in bytes)``, else ``(call)``; ``answers``: many messages.
 
-    ``parse``: reads what ``serve`` of a unary call takes, where that isn't a message of protobuf's. ``json``: as such a
-    ``serve``, and its answer is JSON (the gateway's short way).
+    ``waits``: for what others do, for as long as it takes. ``parse``: reads what ``serve`` of a unary call takes, where
+    that isn't a message of protobuf's. ``json``: as such a ``serve``, and its answer is JSON (the gateway's short way).
     """
 
     path: str
@@ -92,6 +92,7 @@ class Method:
     serve: Callable[..., None]
     asks_many: bool = False
     answers_many: bool = False
+    waits: bool = False
     parse: Callable[[bytes], Any] | None = None
     json: Callable[[Call, Any, int], None] | None = None
 

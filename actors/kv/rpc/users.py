@@ -79,10 +79,8 @@ class Users:
 
     # -- passwords and tokens ---------------------------------------------------------------------------------
 
-    async def _hash(self, password: str, hashed: str) -> str:
-        """``hashed``: base64 of what is a hash already. Raises V3Error."""
-        if hashed and not password:
-            return _given_hash(hashed)
+    async def _hash(self, password: str) -> str:
+        """Raises V3Error."""
         raw = password.encode()
         if len(raw) > PASSWORD_BYTES_MAX:
             raise TOO_LONG
@@ -94,7 +92,7 @@ class Users:
         self._rpc.check_root(call)
         if not request.name:
             raise errors.USER_EMPTY
-        hashed = "" if request.options.no_password else await self._hash(request.password, "")
+        hashed = "" if request.options.no_password else await self._hash(request.password)
         result = await self._rpc.command(call, says.UserAdd(request.name, hashed), 200)
         return self._rpc.head(pb.AuthUserAddResponse(), result.revision)
 
@@ -106,11 +104,13 @@ class Users:
         user = self._auth.users.get(request.name)
         if user is not None and not user.hash:
             hashed = ""
-        elif not request.password and not request.hashedPassword:
+        elif request.password:
+            hashed = await self._hash(request.password)
+        elif request.hashedPassword:
+            hashed = _given_hash(request.hashedPassword)
+        else:
             # as etcd's, no password fits it from now on
             hashed = UNFIT
-        else:
-            hashed = await self._hash(request.password, request.hashedPassword)
         result = await self._rpc.command(call, says.UserPassword(request.name, hashed), 200)
         return self._rpc.head(pb.AuthUserChangePasswordResponse(), result.revision)
 
@@ -208,6 +208,7 @@ def _right(password: bytes, hashed: bytes) -> bool:
 
 
 def _given_hash(hashed: str) -> str:
+    """Of its base64. Raises V3Error."""
     try:
         return base64.b64decode(hashed, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:

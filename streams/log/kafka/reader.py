@@ -133,7 +133,7 @@ class Reader:
                 messages = [message, *consumer.consume(BATCH_MAX - 1, 0)]
                 if not self._batch(consumer, messages):
                     return
-                if (self._is_patient or self._is_calm()) and self._may_rest(consumer, messages):
+                if self._may_be_late() and self._may_rest(consumer, messages):
                     self._rest(consumer)
         finally:
             consumer.close()
@@ -152,19 +152,22 @@ class Reader:
 
     def _rest(self, consumer: Consumer) -> None:
         if self._is_patient:
-            self._wait(QUIET_S, lambda: False)
+            self._wait(QUIET_S)
             return
         # it fetches ahead when it is awake: each record that comes now would be a fetch
         here = TopicPartition(self._address.topic, 0, self._at)
         consumer.pause([here])
-        self._wait(CALM_S, lambda: not self._is_calm())
+        self._wait(CALM_S)
         consumer.resume([here])
         # librdkafka looks at what it is to fetch once a second, but at once after a seek
         consumer.seek(here)
 
-    def _wait(self, rest_s: float, is_over: Callable[[], bool]) -> None:
+    def _may_be_late(self) -> bool:
+        return self._is_patient or self._is_calm()
+
+    def _wait(self, rest_s: float) -> None:
         with self._room:
-            self._room.wait_for(lambda: self._stopping or self._at < self._wanted or is_over(), rest_s)
+            self._room.wait_for(lambda: self._stopping or self._at < self._wanted or not self._may_be_late(), rest_s)
 
     def rouse(self) -> None:
         """It may be calm no longer."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from streams.batches import batches
 from streams.log.memory import wanted
 from streams.log.port import QUIET, QUIET_S, LogError, OutcomeUnknown
 from streams.log.segments.shared import Place, SharedEnd
@@ -165,7 +166,7 @@ class Commits:
                     open_for_more = False
                     break
                 requests += more
-            for batch in _batches(requests):
+            for batch in batches(requests, _size, COMMIT_BYTES):
                 raws = batch[0][0] if len(batch) == 1 else [raw for raws, _ in batch for raw in raws]
                 result = self._commit(raws, self._writer.commit)
                 assert result is not None
@@ -181,15 +182,5 @@ def _are_quiet(raws: list[bytes]) -> bool:
     return all(wanted(raw, QUIET) for raw in raws)
 
 
-def _batches(requests: list[Request]) -> list[list[Request]]:
-    """Requests in order, in batches of about COMMIT_BYTES."""
-    out: list[list[Request]] = [[]]
-    size = 0
-    for request in requests:
-        size_of_it = sum(map(len, request[0]))
-        if out[-1] and size + size_of_it > COMMIT_BYTES:
-            out.append([])
-            size = 0
-        out[-1].append(request)
-        size += size_of_it
-    return out
+def _size(request: Request) -> int:
+    return sum(map(len, request[0]))
