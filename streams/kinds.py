@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -19,6 +19,8 @@ _WRITER = re.compile(r"[!-~]{1,200}")
 #: Format of records.
 FORMAT = 1
 CHAIN_START = bytes(32)
+#: The feature level from which on all folds take a record alike (docs/decisions/0019-level-3.md).
+ALIKE_FROM_LEVEL = 3
 
 
 class Position(NamedTuple):
@@ -140,6 +142,15 @@ class ManyFold(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepingFold(Protocol):
+    """What a fold may have whose outcomes aren't plain, or not small."""
+
+    def kept(self, outcome: Outcome, level: int) -> Outcome:
+        """What a session keeps of an outcome, to answer a retry with: plain data, for it stands in snapshots."""
+        ...
+
+
 class Boundary(msgspec.Struct, frozen=True):
     position: str
     chain: str
@@ -183,9 +194,13 @@ class LogState(msgspec.Struct):
     restarts: dict[str, int] = {}
     sessions: Sessions = msgspec.field(default_factory=Sessions)
 
-    def behind(self, level: int) -> list[str]:
-        """Writers that did not announce this feature level."""
-        return sorted(writer for writer, opened in self.writers.items() if opened.level < level)
+    def behind(self, level: int, removed: Collection[str] = ()) -> list[str]:
+        """Writers that did not announce this feature level, but those of machines that were removed."""
+        return sorted(
+            writer
+            for writer, opened in self.writers.items()
+            if opened.level < level and writer.rpartition("@")[2] not in removed
+        )
 
 
 class Applied(NamedTuple):

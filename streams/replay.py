@@ -17,11 +17,11 @@ import msgspec
 from streams import voids
 from streams.events import log as says
 from streams.events.base import Event, UndecodableEvent, Unknown, decode
+from streams.kinds import ALIKE_FROM_LEVEL, Entry, KeepingFold, ManyFold, Position, Record
 from streams.kinds import Applied as Applied
 from streams.kinds import Boundary as Boundary
 from streams.kinds import Context as Context
 from streams.kinds import Diverged as Diverged
-from streams.kinds import Entry, ManyFold, Position, Record
 from streams.kinds import Fold as Fold
 from streams.kinds import Halt as Halt
 from streams.kinds import LogState as LogState
@@ -32,8 +32,9 @@ from streams.records import DamagedRecord, NewerFormat, NotOurs, chained, parse
 #: The feature level of evolve that this version knows. Behaviour changes only behind a raised level: from 2 on a record
 #: that comes twice counts once. Kafka's producers may write one again when a leader is lost, idempotent ones as well
 #: (a sequence refused, or a record that ran out of time, begins a new epoch, and brokers don't know what they have:
-#: librdkafka's issue 4953).
-LEVEL = 2
+#: librdkafka's issue 4953). From 3 on a fold counts the records of streams that it doesn't read, too; a client that was
+#: forgotten is refused; the kv fold takes of machines what the control fold takes (docs/decisions/0019-level-3.md).
+LEVEL = 3
 ONCE_FROM_LEVEL = 2
 #: A checkpoint boundary every so many events of a fold; the values of the last KEPT_BOUNDARIES are kept.
 CHECKPOINT_EVENTS = 1000
@@ -63,6 +64,7 @@ class Replica:
         self.foreseen: dict[int, str] = {}
         self.streams: Collection[str] = fold.streams | {"log"}
         self._many = fold if isinstance(fold, ManyFold) else None
+        self._keeping = fold if isinstance(fold, KeepingFold) else None
 
     @property
     def offset(self) -> int:
@@ -124,11 +126,16 @@ class Replica:
         if record.stream not in self.streams:
             if record.stream not in KNOWN_STREAMS:
                 raise Halt(Position(offset), f"stream {record.stream!r} is not known to this version")
+            if log.level >= ALIKE_FROM_LEVEL:
+                self._void(record, [])  # its number counts here as well: what it overtakes is void in every fold
             return record, []
         try:
-            return record, decode(record.stream, record.payload)
+            events = decode(record.stream, record.payload)
         except UndecodableEvent as error:
             raise Halt(Position(offset), str(error)) from error
+        if not events and record.stream != "log" and log.level >= ALIKE_FROM_LEVEL:
+            self._void(record, events)
+        return record, events
 
     def _evolve(self, record: Record, events: "list[Event | Unknown]", results: bool) -> list[Outcome]:
         """The outcomes of a record's events (not of strangers), folded into the outcome hash."""
@@ -217,12 +224,21 @@ class Replica:
                 log.void_terms += refused.code == "stale-term"  # type: ignore[union-attr]
                 return refused
             if event.client:
-                return log.sessions.once(event, log.events, lambda: self.fold.evolve(event, context))
+                return self._once(event, context)
             return self.fold.evolve(event, context)
         except Halt:
             raise
         except Exception as error:
             raise Halt(context.position, f"{event.type}: {type(error).__name__}: {error}") from error
+
+    def _once(self, event: Event, context: Context) -> Outcome:
+        log = self.log
+        counted = (log.offset, log.time_ms) if log.level >= ALIKE_FROM_LEVEL else (log.events, None)
+        apply, keep = partial(self.fold.evolve, event, context), partial(self._kept, log.level)
+        return log.sessions.once(event, apply, keep, *counted)
+
+    def _kept(self, level: int, outcome: Outcome) -> Outcome:
+        return outcome if self._keeping is None else self._keeping.kept(outcome, level)
 
     def _log_event(self, event: Event, context: Context) -> Outcome:
         log, data, record = self.log, event.data, context.record
@@ -257,10 +273,12 @@ class Replica:
     def _raise_level(self, data: says.LevelRaised, context: Context) -> Outcome:
         if data.level <= self.log.level:
             return Rejected("level-not-higher", f"the feature level is {self.log.level} already")
-        if behind := self.log.behind(data.level):
+        if behind := self.log.behind(data.level, data.removed):
             return Rejected("level-not-announced", f"not announced by {', '.join(behind)}")
         if data.level > LEVEL:
             raise Halt(context.position, f"feature level {data.level} is newer than {LEVEL}; upgrade corelog")
+        for writer in self.log.behind(data.level):
+            del self.log.writers[writer]  # what it says is void until it opens anew, which its version can't here
         self.log.level = data.level
         return DONE
 

@@ -163,7 +163,7 @@ class Coordination:
         elif not self._holding(replica):
             self._term = cluster.election.term
         else:
-            events += decide.levels(replica.log)
+            events += decide.levels(replica.log, cluster)
         self.left = self._leaving is not None
         return Plan(events) if events else IDLE
 
@@ -196,7 +196,7 @@ class Coordination:
         if stale := self._without_progress(now):
             return self._resign(replica, f"no progress of {stale} within {self.lease_s:g} s", now)
         events, wake_at_s = self._absences(replica, now)
-        events += decide.levels(replica.log)
+        events += decide.levels(replica.log, _control(replica).cluster)
         self._see(events, now, early=now.boot_s >= self._renewed_s + self.lease_s / 4)
         if events or now.boot_s >= self._renewed_s + self.lease_s / 4:
             # whatever is said carries a renewal: a plan without one under way in a broker's pause would let a

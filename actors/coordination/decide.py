@@ -25,11 +25,15 @@ SEEN_EARLY_S = 0.13
 SUCCESSOR_S = 0.1
 
 
-def levels(log: LogState) -> list[Event]:
-    """What the master says when all who write this log know a higher feature level than the one that it has."""
-    if log.level >= LEVEL or log.behind(LEVEL):
+def levels(log: LogState, cluster: ClusterState) -> list[Event]:
+    """What the master says when all who write this log know a higher feature level than the one that it has.
+
+    Writers of machines that were removed are asked no more.
+    """
+    if log.level >= LEVEL or log.behind(LEVEL, cluster.removed):
         return []
-    return [say(log_says.LevelRaised(LEVEL))]
+    removed = {writer.rpartition("@")[2] for writer in log.behind(LEVEL)}
+    return [say(log_says.LevelRaised(LEVEL, sorted(removed)))]
 
 
 def candidates(cluster: ClusterState) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.coordination import election, membership
+from actors.coordination import election, lives, membership
 from actors.coordination.election import Election
 from actors.coordination.membership import Members
 from streams.events import cluster as says
@@ -105,38 +105,21 @@ def _controls(cluster: ClusterState) -> list[str]:
     return [name for name, machine in cluster.machines.items() if machine.control]
 
 
-def _unknown(machine: str) -> Rejected:
-    return Rejected("unknown-machine", f"no machine {machine!r} has joined")
-
-
-def _speaks_for(event: Event, context: Context) -> Rejected | None:
-    """Only a machine's own coordination actor tells of it."""
-    if context.record.machine != event.subject or context.record.actor != election.CANDIDATE:
-        return Rejected("not-own-machine", f"{context.record.writer} can't speak for machine {event.subject!r}")
-    return None
-
-
 def _seen(cluster: ClusterState, event: Event, data: says.MachineSeen, context: Context) -> Outcome:
-    if (refused := _speaks_for(event, context)) is not None:
-        return refused
     machine = cluster.machines.get(event.subject)
-    if machine is None:
-        return _unknown(event.subject)
-    if machine.nonce != data.nonce:
-        return Rejected("other-nonce", "another start of this machine's node has joined since")
-    if not machine.alive:
-        # a machine that was given up must join anew: its right to fenced units may not grow behind the master's back
-        return Rejected("not-alive", f"machine {event.subject} is lost or has left; it must join again")
+    if (refused := lives.seen(machine, event, data, context)) is not None:
+        return refused
+    assert machine is not None
     machine.seen_at, machine.seen_ms = str(context.position), data.sent_ms
     cluster.withheld.pop(event.subject, None)
     return DONE
 
 
 def _joined(cluster: ClusterState, event: Event, data: says.MachineJoined, context: Context) -> Outcome:
-    if (refused := _speaks_for(event, context)) is not None:
+    if (refused := lives.speaks_for(event, context)) is not None:
         return refused
     old = cluster.machines.get(event.subject)
-    if old is not None and old.alive and old.nonce not in (data.previous, data.nonce):
+    if old is not None and lives.is_duplicate(old, data):
         return Rejected(
             "duplicate-machine",
             f"a live node of machine {event.subject} ({old.name or 'no name'}) has joined at {old.joined_at}; "
@@ -179,13 +162,10 @@ def _joined(cluster: ClusterState, event: Event, data: says.MachineJoined, conte
 
 
 def _left(cluster: ClusterState, event: Event, data: says.MachineLeft, context: Context) -> Outcome:
-    if (refused := _speaks_for(event, context)) is not None:
-        return refused
     machine = cluster.machines.get(event.subject)
-    if machine is None:
-        return _unknown(event.subject)
-    if not machine.alive:
-        return Rejected("not-alive", f"machine {event.subject} is lost or has left already")
+    if (refused := lives.left(machine, event, context)) is not None:
+        return refused
+    assert machine is not None
     cluster.withheld.pop(event.subject, None)
     if data.returning:
         return DONE  # its units run on; it has a TTL from now to come back
@@ -195,15 +175,10 @@ def _left(cluster: ClusterState, event: Event, data: says.MachineLeft, context: 
 
 
 def _lost(cluster: ClusterState, event: Event, data: says.MachineLost, context: Context) -> Outcome:
-    if not event.term:
-        return Rejected("not-the-master", "only the master says that a machine is lost")
     machine = cluster.machines.get(event.subject)
-    if machine is None:
-        return _unknown(event.subject)
-    if not machine.alive:
-        return Rejected("not-alive", f"machine {event.subject} is lost or has left already")
-    if machine.seen_at != data.last_seen:
-        return Rejected("seen-since", f"machine {event.subject} was seen at {machine.seen_at}")
+    if (refused := lives.lost(machine, event, data)) is not None:
+        return refused
+    assert machine is not None
     machine.alive, machine.lost_at = False, str(context.position)
     machine.generation += 1
     cluster.withheld.pop(event.subject, None)
@@ -212,7 +187,7 @@ def _lost(cluster: ClusterState, event: Event, data: says.MachineLost, context: 
 
 def _withheld(cluster: ClusterState, event: Event, data: says.MachinesWithheld, context: Context) -> Outcome:
     if not event.term:
-        return Rejected("not-the-master", "only the master withholds machines")
+        return lives.NOT_THE_MASTER
     fresh = [
         machine.id
         for name in data.machines
@@ -228,7 +203,7 @@ def _withheld(cluster: ClusterState, event: Event, data: says.MachinesWithheld, 
 def _asked(cluster: ClusterState, event: Event) -> Outcome:
     machine = cluster.machines.get(event.subject)
     if machine is None:
-        return _unknown(event.subject)
+        return lives.unknown(event.subject)
     if not (machine.alive and machine.control):
         return Rejected("not-a-candidate", f"machine {event.subject} can't become master: not alive, or control is off")
     return DONE
@@ -236,10 +211,9 @@ def _asked(cluster: ClusterState, event: Event) -> Outcome:
 
 def _removed(cluster: ClusterState, event: Event) -> Outcome:
     machine = cluster.machines.get(event.subject)
-    if machine is None:
-        return _unknown(event.subject)
-    if machine.alive and event.subject not in cluster.withheld:
-        return Rejected("machine-alive", f"machine {event.subject} is alive; stop its node, or drain it, first")
+    if (refused := lives.removed(machine, event, event.subject in cluster.withheld)) is not None:
+        return refused
+    assert machine is not None
     del cluster.machines[event.subject]
     cluster.withheld.pop(event.subject, None)
     cluster.removed[event.subject] = machine.generation + 1
@@ -250,7 +224,7 @@ def _removed(cluster: ClusterState, event: Event) -> Outcome:
 def _labelled(cluster: ClusterState, event: Event, data: says.MachineLabelled) -> Outcome:
     machine = cluster.machines.get(event.subject)
     if machine is None:
-        return _unknown(event.subject)
+        return lives.unknown(event.subject)
     labels = {**machine.labels, **data.metadata}
     metadata = _labelled_metadata(machine.metadata, labels)
     machine.labels = labels
@@ -268,7 +242,7 @@ def _labelled_metadata(metadata: dict[str, str], labels: dict[str, str | None]) 
 def _drain(cluster: ClusterState, event: Event, data: says.MachineDrain) -> Outcome:
     machine = cluster.machines.get(event.subject)
     if machine is None:
-        return _unknown(event.subject)
+        return lives.unknown(event.subject)
     if machine.drained != data.drain:
         machine.drained = data.drain
         machine.generation += 1

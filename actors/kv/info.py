@@ -27,6 +27,7 @@ from actors.setting import Setting
 from actors.shell import Shell
 from streams.events import kv3 as kv3_says
 from streams.events.base import Data, say
+from streams.kinds import ALIKE_FROM_LEVEL
 from streams.outcomes import Rejected
 from streams.replay import Applied
 
@@ -109,6 +110,12 @@ class Info:
             data = msgspec.json.decode(exchange.body, type=kind).event
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._json(exchange, {"message": str(error)}, 400)
+            return
+
+        level = self._shell.host.replica.log.level
+        if level < ALIKE_FROM_LEVEL and isinstance(data, kv3_says.RestoreBegin) and data.v2:
+            message = "a node of this cluster is older than restores of v2's keys; upgrade all of them first"
+            self._json(exchange, {"message": message, "code": "v2-restore.level"}, 409)
             return
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:

@@ -11,11 +11,11 @@ import orjson
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads, TooLarge, position_header
 from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.state import KvFold
-from actors.kv.v2 import errors, request
+from actors.kv.v2 import again, errors, request
 from actors.kv.v2.auth import USER, no_auth
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import change_json, created, get_json
-from actors.kv.v2.nodes import Change, change_of, shown
+from actors.kv.v2.nodes import Change, shown
 from actors.kv.v2.watch import Hub, Watcher
 from actors.kv.v2users import V2Users
 from actors.shell import Shell
@@ -110,7 +110,7 @@ class Keys:
             return
         assert isinstance(outcome, Accepted)
         made = outcome.result
-        change: Change = made if isinstance(made, tuple) else change_of(made)
+        change: Change = made if isinstance(made, tuple) else again.change(made, result.event.data)
         headers = self._headers(change[0], result.position.offset) + position
         exchange.respond(201 if created(change) else 200, headers, change_json(change, command.no_value))
 

@@ -10,21 +10,22 @@ import msgspec
 
 from actors.coordination import election as elections
 from actors.coordination import membership as memberships
+from actors.kv import members
 from actors.kv.members import Cluster as Cluster
 from actors.kv.members import Member as Member
+from actors.kv.v2 import again, delete, imports, put, restores
 from actors.kv.v2 import auth as v2_auth
-from actors.kv.v2 import delete, imports, put, restores
 from actors.kv.v2.errors import MESSAGES, V2Error
 from actors.kv.v2.get import get_json
-from actors.kv.v2.nodes import Change, Dir, File, clean, plain_change, shown, text_of
+from actors.kv.v2.nodes import Change, Dir, File, clean, shown, text_of
 from actors.kv.v2.store import Store
 from actors.kv.v3.store import LINE as V3_LINE
 from actors.kv.v3.store import Store as V3Store
-from streams.events import cluster as cluster_says
 from streams.events import kv as says
 from streams.events import kv2 as v2_says
 from streams.events import kv3 as v3_says
 from streams.events.base import Blob, Event, unblob
+from streams.kinds import ALIKE_FROM_LEVEL
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 from streams.records import Record
 from streams.replay import Context, LogState
@@ -62,7 +63,7 @@ class KvFold:
             if data.__class__ in _IMPORTS and imports.is_v2(self, data):
                 return imports.change(self, data)
             if data.__class__ in _RESTORES and restores.is_v2(self, data):
-                return restores.change(self, event, time_ms)
+                return restores.change(self, data, time_ms)
             return self.v3.evolve(event, context.record.offset)
         if data.__module__ == v2_says.__name__:
             return self._change_users2(event, time_ms)
@@ -71,11 +72,11 @@ class KvFold:
                 return self._command(event, time_ms)
             case says.Expired():
                 expired = delete.expire(self.store, data, time_ms)
-                return VOID_EXPIRY if expired is None else self._accepted(event, expired)
+                return VOID_EXPIRY if expired is None else self._accepted(expired)
             case says.TtlsCounted():
                 delete.count_ttls(self.store, data)
             case says.Served():
-                self._member(context.record.machine).clients = list(data.clients)
+                self.cluster.member(context.record.machine).clients = list(data.clients)
             case _:
                 return self._cluster_event(event, context)
         return DONE
@@ -151,7 +152,7 @@ class KvFold:
             self._count(f"{_verb(data)}Fail")
             detail = {"cause": shown(error.cause), "index": error.index}
             return Rejected(f"v2.{error.code}", MESSAGES[error.code], detail)
-        return self._accepted(event, change)
+        return self._accepted(change)
 
     def _change_users2(self, event: Event, time_ms: int) -> Outcome:
         """v2's users and roles, which etcd keeps in its v2 store: changes take indices of it, but nobody sees them."""
@@ -170,48 +171,29 @@ class KvFold:
         self.store.skip(steps, time_ms)
         return outcome
 
-    def _accepted(self, event: Event, change: Change) -> Outcome:
+    def _accepted(self, change: Change) -> Outcome:
         self._count(change[1])
-        # what a session keeps goes into snapshots: plain data there
-        return Accepted(plain_change(change) if event.client else change)
+        return Accepted(change)
+
+    def kept(self, outcome: Outcome, level: int) -> Outcome:
+        if isinstance(outcome, Rejected):
+            return outcome
+        return Accepted(again.kept(outcome.result, whole=level < ALIKE_FROM_LEVEL))
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
-
-    def _member(self, machine: str) -> Member:
-        return self.cluster.members.setdefault(machine, Member())
 
     def _cluster_event(self, event: Event, context: Context) -> Outcome:
         """Elections as coordination evolves them; of the machines their names and whether they live."""
         outcome = elections.evolve(self.cluster.election, event, context)
         if outcome is not None:
             return outcome
-        cluster, data = self.cluster, event.data
+        cluster = self.cluster
         changed = memberships.evolve(cluster.membership, cluster.controls, event, context)
         if changed is not None:
             outcome, cluster.membership = changed
             return outcome
-        match data:
-            case cluster_says.MachineJoined():
-                if memberships.is_removed(cluster.membership, event.subject):
-                    return DONE
-                cluster.membership = memberships.joined(cluster.membership, cluster.controls, event.subject, data)
-                member = self._member(event.subject)
-                member.name, member.control, member.alive = data.name, data.control, True
-            case cluster_says.MachineSeen():
-                if (known := self.cluster.members.get(event.subject)) is not None:
-                    known.alive = True
-            case cluster_says.MachineLeft() | cluster_says.MachineLost():
-                if (known := self.cluster.members.get(event.subject)) is not None:
-                    known.alive = False
-            case cluster_says.MachineRemoved():
-                known = self.cluster.members.get(event.subject)
-                if known is not None and not known.alive:
-                    del self.cluster.members[event.subject]
-                    memberships.forget(self.cluster.membership, event.subject)
-            case _:
-                pass
-        return DONE
+        return members.evolve(cluster, event, context)
 
     def look(self, key: Blob, recursive: bool = False) -> dict[str, Any] | None:
         """What GET of ``key`` shows, as plain data (sorted listings); None where nothing is."""

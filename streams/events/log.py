@@ -76,6 +76,10 @@ class SnapshotTaken(Data, frozen=True):
 
 @event("level.raised.v1", "log", command=True)
 class LevelRaised(Data, frozen=True):
-    """Raises the feature level of evolve; void unless every joined machine announced it."""
+    """Raises the feature level of evolve; void unless every writer announced it, but those of ``removed``.
+
+    removed: machines that an operator removed from the cluster before they announced it; their writers are over.
+    """
 
     level: int
+    removed: list[str] = []

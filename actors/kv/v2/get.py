@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from actors.kv.v2.nodes import Change, Dir, File, shown
+from actors.kv.v2.nodes import LOST, Change, Dir, File, shown
 from actors.kv.v2.store import Store
 
 
@@ -44,7 +44,12 @@ def expiration(expires_ms: int, now_ms: int) -> bytes:
 def face_json(key: str, node: File, index: int, now_ms: int) -> bytes:
     """A node of a change. ``index`` is its modifiedIndex there; ``value`` None: a directory."""
     value, expires_ms = node.value, node.expires_ms
-    what, shown_value = (b',"dir":true', b"") if value is None else (b',"value":', quote(value))
+    if value is None:
+        what, shown_value = b',"dir":true', b""
+    elif value == LOST:
+        what, shown_value = b"", b""
+    else:
+        what, shown_value = b',"value":', quote(value)
     ttl = expiration(expires_ms, now_ms) if expires_ms else b""
     indices = f',"modifiedIndex":{index},"createdIndex":{node.created}}}'.encode()
     return b"".join((b'{"key":', quote(key), what, shown_value, ttl, indices))

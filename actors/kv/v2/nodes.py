@@ -41,6 +41,10 @@ Node = File | Dir
 #: ``node`` is None for delete, expire and compareAndDelete. A plain tuple: it is made once per put.
 Change = tuple[int, str, str, File | None, File | None, int, bool]
 
+#: Stands for the value of a file that isn't known any more (see :mod:`actors.kv.v2.again`); no client can give it, for
+#: bytes that are no UTF-8 are of other surrogates. As plain data it is true.
+LOST = "\ud800"
+
 #: Path elements of a key and characters of it at most: listings and deletions recurse.
 DEPTH_MAX = 128
 KEY_CHARACTERS_MAX = 16384
@@ -89,7 +93,9 @@ def plain_file(node: File | None) -> list[Any] | None:
     """JSON data of a node of a change."""
     if node is None:
         return None
-    return [None if node.value is None else blob_of(node.value), node.created, node.modified, node.expires_ms]
+    value = node.value
+    shown_value = value if value is None else value == LOST or blob_of(value)
+    return [shown_value, node.created, node.modified, node.expires_ms]
 
 
 def plain_change(change: Change) -> list[Any]:
@@ -110,7 +116,7 @@ def _file_of(plain: Sequence[Any] | None) -> File | None:
     if plain is None:
         return None
     value, created, modified, expires_ms = plain
-    return File(None if value is None else text_in(value), created, modified, expires_ms)
+    return File(value if value is None else LOST if value is True else text_in(value), created, modified, expires_ms)
 
 
 def text_in(value: Any) -> str:

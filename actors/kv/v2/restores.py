@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from actors.kv.v2.nodes import Change, blob_of, clean, face, plain_change, shown, text_of
+from actors.kv.v2.nodes import Change, blob_of, clean, face, shown, text_of
 from actors.kv.v2.put import place
 from actors.kv.v2.store import HISTORY_EVENTS, Store
 from actors.kv.v3 import restores
 from actors.kv.v3.restores import PART_BYTES, Parts
 from streams.events import kv3 as says
-from streams.events.base import Event
 from streams.outcomes import Accepted, Outcome, Rejected
 
 if TYPE_CHECKING:
@@ -39,9 +38,8 @@ def is_v2(fold: "KvFold", data: Step) -> bool:
     return staged is not None and staged.begun.v2 and staged.begun.id == data.id
 
 
-def change(fold: "KvFold", event: Event, time_ms: int) -> Outcome:
+def change(fold: "KvFold", data: Step, time_ms: int) -> Outcome:
     """Take a step; what is refused changes nothing but a restore that can't end any more, which is dropped."""
-    data: Step = event.data
     match data:
         case says.RestoreBegin():
             return restores.begin(fold.v3, data, lambda: _refused(fold.store, data))
@@ -57,8 +55,7 @@ def change(fold: "KvFold", event: Event, time_ms: int) -> Outcome:
             if (refused := _refused(fold.store, staged.begun)) is not None:
                 return refused
             changes = _done(fold.store, staged, time_ms)
-            # what a session keeps goes into snapshots: plain data there
-            return Accepted([*map(plain_change, changes)] if event.client else Restored(fold.store.index, changes))
+            return Accepted(Restored(fold.store.index, changes))
 
 
 def _paths(data: says.RestorePart) -> Iterator[str]:

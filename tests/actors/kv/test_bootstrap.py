@@ -67,9 +67,12 @@ def other(server: Running, name: str) -> None:
     opened = say(log_says.ActorOpened(nonce="n", level=LEVEL))
     now_ms = time.time_ns() // 1_000_000
     records = []
-    for stream, told in ("cluster", say(joined, subject=machine)), ("kv", say(kv_says.Served(["u"]))):
+    for actor, stream, told in (
+        ("coordination", "cluster", say(joined, subject=machine)),
+        ("kv", "kv", say(kv_says.Served(["u"]))),
+    ):
         for seq, (where, one) in enumerate([("log", opened), (stream, told)], 1):
-            records.append(Record(LOG, where, f"{stream}@{machine}", 1, seq, now_ms, encode([one])))
+            records.append(Record(LOG, where, f"{actor}@{machine}", 1, seq, now_ms, encode([one])))
     asyncio.run_coroutine_threadsafe(server.log.append(records), server.loop).result(10)
 
 

@@ -223,11 +223,43 @@ def test_idempotent_retries(server: Running) -> None:
     again = client.ask("POST", "/once", "value=1", key)
     assert first[2] == again[2]
     assert client.ask("POST", "/once", "value=2", key)[0] == 409
-    numbered = {"X-Corelog-Client": "c", "X-Corelog-Sequence": "5", "X-Corelog-Floor": "0"}
+    forgotten = {"X-Corelog-Client": "c", "X-Corelog-Sequence": "5", "X-Corelog-Floor": "5"}
+    assert client.ask("POST", "/once", "value=3", forgotten)[0] == 410, "a session begins with 1"
+    numbered = {"X-Corelog-Client": "c", "X-Corelog-Sequence": "1", "X-Corelog-Floor": "0"}
     assert client.ask("POST", "/once", "value=3", numbered)[2] == client.ask("POST", "/once", "value=3", numbered)[2]
     below = {"X-Corelog-Client": "c", "X-Corelog-Sequence": "4", "X-Corelog-Floor": "9"}
     assert client.ask("POST", "/once", "value=4", below)[0] == 410
     assert len(client.ask("GET", "/once")[2]["node"]["nodes"]) == 2
+    client.close()
+
+
+@pytest.mark.parametrize("size", [5, 1023, 1025, 100_000])
+def test_a_retry_is_answered_as_it_was_the_first_time_but_for_a_long_value_that_was_there_before(
+    server: Running, size: int
+) -> None:
+    client, long = Client(server.port), "é" * size
+    client.ask("DELETE", "/long")
+    client.ask("PUT", "/long", f"value={long}")
+    asked = [
+        ("PUT", "/long", f"value=x{long}"),
+        ("PUT", "/long", f"value={long}&ttl=100"),
+        ("PUT", "/long", f"value=x{long}&prevExist=true"),
+        ("POST", "/queue", f"value={long}"),
+        ("PUT", "/long", "ttl=100&refresh=true&prevExist=true"),
+        ("DELETE", "/long", ""),
+    ]
+    for number, (method, key, body) in enumerate(asked):
+        header = {"Idempotency-Key": f"{size}-{number}"}
+        status, _, first = client.ask(method, key, body, header)
+        client.ask("PUT", "/between", "value=1")
+        status_again, _, again = client.ask(method, key, body, header)
+        assert status_again == status < 300, first
+        if size > 1024:
+            if before := first.get("prevNode"):
+                del before["value"]
+            if "refresh" in body:
+                del first["node"]["value"]
+        assert again == first
     client.close()
 
 
