@@ -164,8 +164,8 @@ class Info:
             self._reads.linearizable(lambda error: self._told_health(exchange, self._unhealthy(error)))
 
     def _alarm(self, excluded: list[str]) -> str:
-        names = [_ALARMS.get(kind, str(kind)) for kind, _ in self._fold.v3.alarms]
-        return next((name for name in names if name not in excluded), "")
+        kinds = [kind for kind, _ in self._fold.v3.alarms if _ALARMS.get(kind, str(kind)) not in excluded]
+        return _ALARMS.get(kinds[0], "UNKNOWN") if kinds else ""
 
     def _unhealthy(self, error: NotSent | None) -> str:
         """Why; empty: it is healthy."""

@@ -32,6 +32,8 @@ class PrefixCompactor:
         sizes = now_s >= self._next_s
         if sizes:
             self._next_s = now_s + SIZES_S
+        aged = {policy.prefix for policy in revs.policies.kept if policy.limits.keep_age_s}
+        self._ages = {prefix: known for prefix, known in self._ages.items() if prefix in aged}
         out = []
         for policy in revs.policies.kept:
             revision = policy.surplus() if sizes else 0

@@ -182,6 +182,9 @@ class Traveller:
 
         revs = _fold(start).v3.revs
         if isinstance(upto, AtRevision):
+            lowest = max(revs.compacted, revs.floors.top if revs.floors is not None else 0)
+            if upto.revision < min(revs.revision, lowest):
+                raise LogTruncated(f"revision {upto.revision} was compacted, and the log of that time was trimmed")
             await self._on(start, upto.revision, show)
             return View(revs, upto.revision, start.offset)
         if (isinstance(upto, Position) and upto.offset <= start.offset) or (

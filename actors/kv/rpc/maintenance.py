@@ -59,7 +59,8 @@ class Maintenance:
         if rpc.leaderless():
             response.errors.append(errors.NO_LEADER.message)
         for kind, member in rpc.fold.v3.alarms:
-            response.errors.append(f"memberID:{member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(kind))} ")
+            name = next((name for name, number in pb.AlarmType.items() if number == kind), str(kind))
+            response.errors.append(f"memberID:{member} alarm:{name} ")
         call.reply(response.SerializeToString())
 
     def alarm(self, call: Call, request: pb.AlarmRequest, size: int) -> None:
@@ -111,10 +112,9 @@ class Maintenance:
 
         async def hashed() -> pb.HashKVResponse:
             upto = request.revision or self._rpc.revs.revision
-            response = self._rpc.head(pb.HashKVResponse())
+            number = await self._hash(upto)
+            response = self._rpc.head(pb.HashKVResponse(hash=number, hash_revision=upto))
             response.compact_revision = self._rpc.revs.compacted
-            response.hash_revision = upto
-            response.hash = await self._hash(upto)
             return response
 
         self._rpc.run(call, hashed())

@@ -216,14 +216,22 @@ class Rpc:
             raise errors.INVALID_TOKEN
         return found
 
+    def saw_tokens(self) -> None:
+        """A token's time begins when it is first known here, be it used here or not."""
+        used, now = self._tokens_used, time.monotonic()
+        for digest in reversed(self.fold.v3.auth.tokens):
+            if digest in used:
+                break
+            used[digest] = now
+        if len(used) > 2 * TOKENS_MAX:
+            self._tokens_used = {one: at for one, at in used.items() if one in self.fold.v3.auth.tokens}
+
     def _known(self, auth: Auth, digest: bytes) -> str:
         """Tokens that nobody used for a while are no good any more; each node sees to that by itself."""
         user, now = auth.tokens.get(digest), time.monotonic()
         if user is None or now - self._tokens_used.get(digest, now) > self._token_idle_s:
             raise errors.INVALID_TOKEN
         self._tokens_used[digest] = now
-        if len(self._tokens_used) > 2 * TOKENS_MAX:
-            self._tokens_used = {one: used for one, used in self._tokens_used.items() if one in auth.tokens}
         return user
 
     def lacks_token(self, call: Call) -> bool:

@@ -95,6 +95,7 @@ class V3:
 
     def applied(self) -> None:
         self._rpc.saw_members()
+        self._rpc.saw_tokens()
         self.watches.applied()
         self.rates.applied()
         revs = self._rpc.revs

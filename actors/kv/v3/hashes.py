@@ -17,13 +17,22 @@ STEP = 2048
 def hash_kv(revs: Revs, revision: int = 0) -> Iterator[int]:
     """Yields the number after every STEP revisions; the last one yielded is the answer (and those before are not).
 
-    revision: up to it, 0: up to now. Raises COMPACTED, FUTURE_REV (at the first step).
+    revision: up to it, 0: up to now. It is of the compaction that holds at the end. Raises COMPACTED (at any step),
+    FUTURE_REV (at the first one).
     """
-    upto, compacted, floors = revision or revs.revision, revs.compacted, revs.floors
-    if revision and (revision < compacted or (floors is not None and revision < floors.top)):
-        raise errors.COMPACTED
-    if upto > revs.revision:
-        raise errors.FUTURE_REV
+    began = None
+    while began != (revs.compacted, revs.floors):  # what is compacted between two steps would be hashed in part
+        began = revs.compacted, revs.floors
+        if revision and (revision < revs.compacted or (revs.floors is not None and revision < revs.floors.top)):
+            raise errors.COMPACTED
+        if revision > revs.revision:
+            raise errors.FUTURE_REV
+        yield from _hashed(revs, revision or revs.revision)
+
+
+def _hashed(revs: Revs, upto: int) -> Iterator[int]:
+    """Ends early where something was compacted meanwhile."""
+    compacted, floors = revs.compacted, revs.floors
     total = crc32c.crc32c(b"key")
     nothing_lives = not _any_lives(revs, upto)
     done = 0
@@ -33,13 +42,15 @@ def hash_kv(revs: Revs, revision: int = 0) -> Iterator[int]:
                 break
             if rev.mod <= compacted and not _kept(revs, rev, compacted if nothing_lives else upto):
                 continue
-            if floors is not None and rev.mod > compacted and not revs.keeps(rev):
+            if floors is not None and not revs.keeps(rev):
                 continue
             total = crc32c.crc32c(_value(rev), crc32c.crc32c(_name(rev), total))
         done += len(segment.revs)
         if done >= STEP:
             done = 0
             yield total
+            if (revs.compacted, revs.floors) != (compacted, floors):
+                return
     yield total
 
 

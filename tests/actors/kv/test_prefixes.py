@@ -55,3 +55,16 @@ def test_a_large_history_is_compacted_every_ten_seconds() -> None:
     assert compactor.due(store.revs, SIZES_S - 1) == []
     (second,) = compactor.due(store.revs, SIZES_S)
     assert second.revision == first.revision + 8
+
+
+def test_a_policy_that_has_an_age_no_more_is_waited_for_no_more() -> None:
+    store, compactor = Store(), PrefixCompactor()
+    compactor.restart(0.0)
+    told(store, says.PolicySet("a", keep_age_s=10), says.PolicySet("b", keep_bytes=1000), says.Put("a", "1"))
+    compactor.due(store.revs, 0.0)
+    for changed in (says.PolicySet("a", keep_bytes=1000), says.PolicyRemove("a")):
+        told(store, changed)
+        compactor.due(store.revs, 1000.0)
+        following = compactor.next_s(store.revs)
+        assert following is not None
+        assert following > 1000.0

@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -386,6 +388,20 @@ def test_a_corrupt_store_takes_no_commands(tmp_path: Path) -> None:
         off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.CORRUPT, memberID=1)
         etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
         assert etcd.get(b"a").count == 1
+
+
+def test_an_alarm_that_nobody_knows_is_told_by_its_number(tmp_path: Path) -> None:
+    with Running(tmp_path / "n") as server, client(server) as etcd:
+        on = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=77, memberID=1)  # type: ignore[arg-type]
+        etcd.ask("Maintenance/Alarm", on, pb.AlarmResponse)
+        status = etcd.ask("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+        assert list(status.errors) == ["memberID:1 alarm:77 "]
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health")
+        with caught.value as answer:
+            assert json.load(answer) == {"health": "false", "reason": "ALARM UNKNOWN"}
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health?exclude=77") as answer:
+            assert json.load(answer)["health"] == "true"
 
 
 def test_limits_are_those_of_the_flags(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import AsyncGenerator, Collection, Iterator
 from pathlib import Path
 
@@ -94,3 +95,16 @@ def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: P
         )
         server.call(server.log.free.set)
         refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", "four")
+
+
+def test_a_token_is_good_for_as_long_as_it_is_used_and_no_longer_though_it_never_was(tmp_path: Path) -> None:
+    with Running(tmp_path / "n", etcd=Etcd(bcrypt_cost=4, auth_token_ttl=2)) as server, client(server) as etcd:
+        enabled(etcd)
+        ann = pb.AuthenticateRequest(name="ann", password="a")
+        used, idle = (etcd.ask("Auth/Authenticate", ann, pb.AuthenticateResponse).token for _ in range(2))
+        until_s = time.monotonic() + 2.5
+        while time.monotonic() < until_s:
+            etcd.get(b"a", used)
+            time.sleep(0.3)
+        refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.get, b"a", idle)
+        etcd.get(b"a", used)

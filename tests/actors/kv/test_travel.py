@@ -401,6 +401,8 @@ async def test_a_trimmed_log_is_told_from_its_oldest_snapshot_and_what_is_not_kn
     await traveller.told(None, 0, seen.append, lambda revs: known.extend(past.kept(revs, ALL)))
     assert [rev.mod for rev in known] == [4, 5]
     assert [one.rev.mod for one in seen] == [6, 7, 8]
+    with pytest.raises(LogTruncated, match="revision 3 was compacted"):
+        await traveller.told(AtRevision(3), 0, seen.append)
 
 
 async def test_a_damaged_snapshot_is_passed_over(folder: Path) -> None:

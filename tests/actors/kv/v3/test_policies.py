@@ -420,3 +420,37 @@ def test_the_short_way_of_puts_comes_to_the_same(puts: list[tuple[str, str]], a_
     for prefix in (b"a", b""):
         one_way, other = policy(at_once.v3, prefix), policy(singly.v3, prefix)
         assert (one_way.live_bytes, one_way.garbage) == (other.live_bytes, other.garbage)
+
+
+# -- etcd's number --------------------------------------------------------------------------------------------------
+
+
+def test_a_hash_is_the_same_before_and_after_what_was_compacted_is_swept() -> None:
+    store = Store()
+    said: list[Data] = [says.Put("a", "1"), says.Compact(2), says.PolicySet("a", keep_bytes=1), says.Put("b", "1")]
+    for data in [*said, says.Delete("a"), says.Delete("b"), says.PrefixCompact("a", 5)]:
+        assert isinstance(store.evolve(say(data), 1), Accepted)
+    before = number(store)
+    restored = Store()
+    restored.restore(list(store.encode()))
+    while store.revs.sweep():
+        pass
+    assert number(store) == number(restored) == before
+
+
+def test_a_hash_beside_which_something_is_compacted_is_that_of_after() -> None:
+    store = Store()
+    for at in range(10_000):
+        store.evolve(say(says.Put(f"k{at % 50}", f"v{at}")), at)
+    steps = hash_kv(store.revs, 10_001)
+    next(steps)
+    store.evolve(say(says.Compact(9000)), 10_000)
+    while store.revs.sweep():
+        pass
+    *_, beside = steps
+    assert beside == number(store, 10_001)
+    steps = hash_kv(store.revs, 9500)
+    next(steps)
+    store.evolve(say(says.Compact(9600)), 10_001)
+    with pytest.raises(V3Error, match="compacted"):
+        list(steps)
