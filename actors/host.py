@@ -32,6 +32,7 @@ from actors.kinds import Plan as Plan
 from actors.kinds import Sealed as Sealed
 from actors.kinds import Superseded as Superseded
 from actors.kinds import Unresolved as Unresolved
+from actors.kinds import Unsayable as Unsayable
 from actors.kinds import Unwritten as Unwritten
 from streams.batches import batches
 from streams.events import log as says
@@ -346,7 +347,13 @@ class Host:
                 else:
                     del self._queue[stream]
                 events = batch[0].events if taken == 1 else [event for one in batch for event in one.events]
-                record = self._record(stream, events, now)
+                try:
+                    record = self._record(stream, events, now)
+                except (
+                    Exception
+                ):  # an event has something that can't be written: a text that is none, a number too large
+                    self._sort_out(stream, batch)
+                    continue
                 flight = _Flight(record, now.boot_s)
                 flight.submissions = batch
                 self._flights[record.incarnation, record.seq] = flight
@@ -359,6 +366,15 @@ class Host:
             self._attach_readers(flight)
             self.outbox.append(Append([record]))
 
+    def _sort_out(self, stream: str, batch: list[_Submission]) -> None:
+        """Who asked for what can't be written is told so; the others are to be sent without it."""
+        faults = [(submission, fault) for submission in batch if (fault := unsayable(submission.events)) is not None]
+        faulty = {id(submission) for submission, _ in faults}
+        if rest := [one for one in batch if id(one) not in faulty] + self._queue.get(stream, []):
+            self._queue[stream] = rest
+        for submission, fault in faults:
+            submission.done(Unsayable(fault))
+
     def _attach_readers(self, flight: _Flight) -> None:
         flight.readers, self._readers = self._readers, []
 
@@ -367,6 +383,15 @@ class Host:
         return Record(
             self.replica.log.log_id, stream, self.writer, self._incarnation, self._seq, now.wall_ms, encode(events)
         )
+
+
+def unsayable(events: list[Event]) -> str | None:
+    """Why these can't be written on a log; None: they can."""
+    try:
+        encode(events)
+    except Exception as error:  # of several kinds, by what is wrong
+        return f"this can't be written: {type(error).__name__}: {error}"
+    return None
 
 
 def _size(event: Event) -> int:

@@ -81,6 +81,10 @@ class Unwritten(Exception):
     exit_code = 5
 
 
+class Unsayable(Unwritten):
+    """An event of the submission has no form on a log; the others weren't written either."""
+
+
 class Unresolved(Exception):
     """The node stops before it learnt whether the command was written."""
 

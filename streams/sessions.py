@@ -75,7 +75,7 @@ class Sessions(msgspec.Struct):
         self.by_client[event.client] = session
         session.last_event = count
         before = len(session.kept)
-        outcome = _once(session, event, apply, keep)
+        outcome = _once(session, event, apply, keep, whole=time_ms is None)
         if self.total is not UNSET and time_ms is not None:
             session.last_ms = time_ms
             self.total += len(session.kept) - before
@@ -101,13 +101,15 @@ class Sessions(msgspec.Struct):
                 self.total -= len(oldest.kept)
 
 
-def _once(session: Session, event: Event, apply: Callable[[], Outcome], keep: Callable[[Outcome], Outcome]) -> Outcome:
+def _once(
+    session: Session, event: Event, apply: Callable[[], Outcome], keep: Callable[[Outcome], Outcome], whole: bool
+) -> Outcome:
     if event.floor > session.floor:
         session.floor = event.floor
         session.kept = {seq: kept for seq, kept in session.kept.items() if seq >= event.floor}
     if event.sequence < session.floor:
         return SESSION_EXPIRED
-    body = fingerprint(event)
+    body = fingerprint(event, whole)
     kept = session.kept.get(event.sequence)
     if kept is not None:
         return _again(kept.outcome) if kept.body == body else BODY_DIFFERS
@@ -124,7 +126,13 @@ def _again(outcome: Outcome) -> Outcome:
     return AcceptedBefore(outcome.result) if isinstance(outcome, Accepted) else outcome
 
 
-def fingerprint(event: Event) -> bytes:
-    """What makes two uses of one (client, sequence) the same command: subject and data."""
-    body = msgspec.json.encode((event.type, event.subject, event.data))
+def fingerprint(event: Event, whole: bool) -> bytes:
+    """What makes two uses of one (client, sequence) the same command: subject and data.
+
+    whole: also the revision of users that its author was let through at, as below level 3.
+    """
+    data = event.data
+    if not whole and getattr(data, "auth", None):
+        data = msgspec.structs.replace(data, auth=0)
+    body = msgspec.json.encode((event.type, event.subject, data))
     return hashlib.blake2b(body, digest_size=16).digest()

@@ -6,10 +6,10 @@ Commands of one turn of the loop become one record; while records are under way,
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from actors.host import Unresolved, Unwritten
+from actors.host import Unresolved, Unsayable, Unwritten, unsayable
 from actors.kv.company import Company
 from actors.kv.unsent import NotSent as NotSent
 from actors.kv.unsent import OutcomeUnknown as OutcomeUnknown
@@ -65,6 +65,11 @@ class _Batch:
         self.waiting, self.sent_s, self.answered = waiting, sent_s, False
 
 
+def report(loop: asyncio.AbstractEventLoop, failure: Exception) -> None:
+    """As the loop does with what it calls: one connection's trouble is no other one's."""
+    loop.call_exception_handler({"message": f"an answer failed: {failure!r}", "exception": failure})
+
+
 class Turn:
     """What waits until all of a record, or of a barrier, are answered: a connection's answers are one write then."""
 
@@ -89,9 +94,8 @@ class Turn:
         for what in after:
             try:
                 what()
-            except Exception as error:
-                # as the loop does with what it calls: one connection's trouble is no other one's
-                self._loop.call_exception_handler({"message": f"at the end of a turn: {error!r}", "exception": error})
+            except Exception as failure:
+                report(self._loop, failure)
 
 
 class Commands:
@@ -145,8 +149,7 @@ class Commands:
         if self._waking is not None:
             self._waking.cancel()
         queue, self._queue = self._queue, []
-        for waiting in queue:
-            waiting.answer(NotSent("the node stops"))
+        self._refuse([(waiting, NotSent("the node stops")) for waiting in queue])
 
     @property
     def pending(self) -> int:
@@ -208,7 +211,9 @@ class Commands:
 
     def _done(self, batch: _Batch, result: list[Applied] | Unwritten | Unresolved) -> None:
         self._under_way.remove(batch)
-        if not batch.answered:
+        if isinstance(result, Unsayable) and not batch.answered:
+            self._sort_out(batch)
+        elif not batch.answered:
             batch.answered = True
             self.turn.begin()
             try:
@@ -222,15 +227,36 @@ class Commands:
         if self._queue:
             self._schedule()
 
+    def _sort_out(self, batch: _Batch) -> None:
+        """Who asked for what can't be written is told so; the others' commands are sent without it."""
+        faults = [(waiting, unsayable([waiting.event])) for waiting in batch.waiting]
+        self._queue[:0] = [waiting for waiting, fault in faults if fault is None]
+        self._refuse([(waiting, NotSent(fault)) for waiting, fault in faults if fault is not None])
+
     def _answer(self, batch: _Batch, result: list[Applied] | Unwritten | Unresolved) -> None:
-        if isinstance(result, list):
-            for waiting, applied in zip(batch.waiting, result, strict=True):
-                waiting.answer(applied)
-        else:
+        if not isinstance(result, list):
             error = self._error(result)
-            self.failed += len(batch.waiting)
-            for waiting in batch.waiting:
+            self._refuse([(waiting, error) for waiting in batch.waiting])
+            return
+        for waiting, applied in zip(batch.waiting, result, strict=True):
+            try:
+                waiting.answer(applied)
+            except Exception as failure:
+                self._failed_to_answer(waiting, failure)
+
+    def _failed_to_answer(self, waiting: _Waiting, failure: Exception) -> None:
+        """One answer's fault is no other one's, nor the actor's. Who waits for it is told, if that can be."""
+        report(self._loop, failure)
+        with contextlib.suppress(Exception):
+            waiting.answer(OutcomeUnknown("a fault of ours; the command was applied, its answer can't be told"))
+
+    def _refuse(self, refused: Sequence[tuple[_Waiting, NotSent | OutcomeUnknown]]) -> None:
+        self.failed += len(refused)
+        for waiting, error in refused:
+            try:
                 waiting.answer(error)
+            except Exception as failure:
+                report(self._loop, failure)
 
     def _error(self, result: Unwritten | Unresolved) -> NotSent | OutcomeUnknown:
         if isinstance(result, Unresolved):
@@ -246,17 +272,14 @@ class Commands:
         for batch in list(self._under_way):
             if batch.sent_s < late and not batch.answered:
                 batch.answered = True
-                self.failed += len(batch.waiting)
                 error = OutcomeUnknown(f"not applied after {self._timeout_s:g} s; it may be, now or later")
-                for waiting in batch.waiting:
-                    waiting.answer(error)
+                self._refuse([(waiting, error) for waiting in batch.waiting])
         self._dead_sweeps = 0 if self._shell.host.live else self._dead_sweeps + 1
         self._stuck = any(batch.answered for batch in self._under_way) or self._dead_sweeps * SWEEP_S > 1.0
         if self._queue and (self._stuck or self._queue[0].since_s < late):
             queue, self._queue = self._queue, []
-            self.failed += len(queue)
-            for waiting in queue:
-                waiting.answer(NotSent("the log can't be reached; nothing was sent"))
+            unsent = NotSent("the log can't be reached; nothing was sent")
+            self._refuse([(waiting, unsent) for waiting in queue])
 
 
 class Reads:
@@ -293,14 +316,22 @@ class Reads:
                 error = await self._barrier()
                 self._turn.begin()
                 try:
-                    for answer, _ in waiting:
-                        answer(error)
+                    self._answer([answer for answer, _ in waiting], error)
                 finally:
                     self._turn.end()
                 if self._company is not None:
                     self._company.answered((who for _, who in waiting), time.perf_counter())
         finally:
             self._task = None
+
+    def _answer(self, answers: Sequence[Callable[[NotSent | None], None]], error: NotSent | None) -> None:
+        for answer in answers:
+            try:
+                answer(error)
+            except Exception as failure:
+                report(asyncio.get_running_loop(), failure)
+                with contextlib.suppress(Exception):
+                    answer(NotSent("a fault of ours; what was read can't be told"))
 
     async def _gather(self, company: Company) -> None:
         while lacks_s := company.lacks_s(time.perf_counter(), patience_s(self._shell)):

@@ -17,6 +17,8 @@ from streams.events import kv as says
 COUNT_S = 300.0
 #: Keys in one event of counted TTLs, and expiries in one record.
 KEYS_MAX = 500
+#: Countdowns that are over may be so many more than those that run.
+SPARE = 64
 #: Characters of those keys: an event can't be split, and a record that is too large would be decided again for ever.
 NAMES_MAX = 64 * 1024
 
@@ -57,6 +59,10 @@ class Countdowns:
             elif known is None or (known.modified, known.expires_ms) != (node.modified, node.expires_ms):
                 self._add(store, key, now_s + left_ms / 1000)
                 heapq.heappush(self._heap, self._heap.pop())
+        if len(self._heap) > 2 * len(self._by_key) + SPARE:
+            # a long TTL that is set anew all the time leaves one behind each time
+            self._heap = [one for one in self._heap if self._by_key.get(one.key) is one]
+            heapq.heapify(self._heap)
 
     def _add(self, store: Store, key: str, due_s: float) -> None:
         node = store.find(key)

@@ -13,7 +13,9 @@ from actors.kv.commands import Commands, NotSent, OutcomeUnknown
 from actors.kv.exchange import TEXT, Exchange
 from actors.kv.keys import Keys
 from actors.kv.v2 import request
+from actors.kv.v2.auth import USER
 from actors.kv.v2.errors import V2Error
+from actors.kv.v2users import NO_AUTH, V2Users
 from streams.events import kv as says
 from streams.events.base import say
 from streams.outcomes import Rejected
@@ -22,7 +24,7 @@ from streams.replay import Applied
 REGISTRY = "/_etcd/registry"
 SIZE = 3
 _INT64 = 2**63
-_PAGE = re.compile(r"/[0-9a-f]{32}(?:/(?P<config>_config/(?:size|log))?(?P<member>[^/]*))?")
+_PAGE = re.compile(r"/[0-9a-f]{32}(?:/(?P<config>_config/(?:size|log))?(?P<member>(?!\.\.?$)[^/]*))?")
 _LOG = re.compile(r"kafka://[A-Za-z0-9.\-_:\[\],]+(?:/[A-Za-z0-9._\-]+)?")
 
 
@@ -49,8 +51,8 @@ def wanted(fields: dict[str, str]) -> tuple[int, str]:
 class Discovery:
     """``base()``: a URL of this node for callers that don't say which one they use."""
 
-    def __init__(self, keys: Keys, commands: Commands, base: Callable[[], str]) -> None:
-        self._keys, self._commands, self._base = keys, commands, base
+    def __init__(self, keys: Keys, commands: Commands, users: V2Users, base: Callable[[], str]) -> None:
+        self._keys, self._commands, self._users, self._base = keys, commands, users, base
 
     def serve(self, exchange: Exchange, path: str) -> bool:
         """Whether the path is one of discovery's; then it is (or will be) answered."""
@@ -82,7 +84,18 @@ class Discovery:
             words = error.cause if isinstance(error, V2Error) else str(error)
             exchange.respond(400, TEXT, words.encode("utf-8", "replace") + b"\n")
             return
+        if self._users.guards(exchange):
+            self._users.let(exchange, REGISTRY, True, lambda user: self._made(exchange, size, log, user), write=True)
+        else:
+            self._made(exchange, size, log, "")
+
+    def _made(self, exchange: Exchange, size: int, log: str, user: str | None) -> None:
+        """``user``: who asks, empty: a guest; None: nobody who may."""
+        if user is None:
+            exchange.respond(401, TEXT, f"Unable to generate token: {NO_AUTH}\n".encode())
+            return
         token = secrets.token_hex(16)
+        principal = USER + user if user else exchange.connection.peer
         answer = f"{self._address(exchange)}/{token}".encode("latin-1")
 
         def came(result: Applied | NotSent | OutcomeUnknown) -> None:
@@ -94,14 +107,14 @@ class Discovery:
                 exchange.respond(200, TEXT, answer)
 
         if log:  # before the size, without which there is no token
-            self._put(exchange, f"{token}/_config/log", log, lambda _: None)
-        self._put(exchange, f"{token}/_config/size", str(size), came)
+            self._put(f"{token}/_config/log", log, principal, lambda _: None)
+        self._put(f"{token}/_config/size", str(size), principal, came)
 
     def _put(
-        self, exchange: Exchange, key: str, value: str, answer: Callable[[Applied | NotSent | OutcomeUnknown], None]
+        self, key: str, value: str, principal: str, answer: Callable[[Applied | NotSent | OutcomeUnknown], None]
     ) -> None:
-        data = says.Set(f"{REGISTRY}/{key}", value, prev_exist=False)
-        self._commands.submit(say(data, principal=exchange.connection.peer), 300 + len(value), answer)
+        data = says.Set(f"{REGISTRY}/{key}", value, prev_exist=False, auth=self._users.auth.revision)
+        self._commands.submit(say(data, principal=principal), 300 + len(value), answer)
 
     def _address(self, exchange: Exchange) -> str:
         """This node, as the caller named it."""

@@ -83,7 +83,8 @@ class Keys:
                 self.error(exchange, error)
 
         recursive = request.recursive(exchange.method, exchange.query, exchange.headers, exchange.body)
-        self._users.let(exchange, path[len(request.PREFIX) :], recursive, let)
+        write = exchange.method not in ("GET", "HEAD")
+        self._users.let(exchange, path[len(request.PREFIX) :], recursive, let, write)
 
     # -- commands ---------------------------------------------------------------------------------------------
 

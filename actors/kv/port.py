@@ -60,7 +60,7 @@ class Port:
         self.info = Info(shell, fold, self.keys.hub, self.commands, self.reads, setting, self.users2)
         self.v3 = V3(shell, fold, self.commands, self.reads, setting, clocks)
         gateway = Gateway(self.v3.methods, self.v3.http2, self.v3.in_json)
-        discovery = Discovery(self.keys, self.commands, self._base)
+        discovery = Discovery(self.keys, self.commands, self.users2, self._base)
         self._routes = Routes(self.keys, gateway, self.info, discovery, setting.etcd)
         self.info.metrics = Metrics(shell, fold, setting, self.commands, self.v3, self.keys.hub).text
         self._setting = setting

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
-from actors.coordination.membership import Membership, One, full
+from actors.coordination.membership import BAD_PEERS, Membership, One, full
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown
 from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.rpc.members import shown
@@ -26,6 +26,7 @@ PREFIX = "/v2/members"
 _REFUSED = {
     "etcdserver: Peer URLs already exists": (409, "membership: peerURL exists"),
     "etcdserver: member not found": (404, None),
+    BAD_PEERS.message: (400, BAD_PEERS.message.removeprefix("etcdserver: ")),
 }
 _SCHEMES = ("http", "https", "unix", "unixs")
 

@@ -21,6 +21,7 @@ from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.state import KvFold
 from actors.kv.v2.auth import ROOT, USER, Auth, enabled, role_data, with_root
 from actors.kv.v2.get import escape
+from actors.kv.v2.nodes import shown
 from streams.events import kv2 as says
 from streams.events.base import Data, say
 from streams.outcomes import Accepted, Rejected
@@ -60,9 +61,10 @@ class V2Users:
 
     # -- who asks ---------------------------------------------------------------------------------------------
 
-    def let(self, exchange: Exchange, key: str, recursive: bool, then: Callable[[str | None], None]) -> None:
-        """``then`` gets the user (empty: a guest) who may read or write ``key`` as the method says; None: nobody."""
-        write = exchange.method not in ("GET", "HEAD")
+    def let(
+        self, exchange: Exchange, key: str, recursive: bool, then: Callable[[str | None], None], write: bool
+    ) -> None:
+        """``then`` gets the user (empty: a guest) who may read or write ``key``; None: nobody may."""
 
         def known(user: str | None) -> None:
             may = user is not None and self.auth.allows(user, key, write, recursive)
@@ -150,6 +152,8 @@ class V2Users:
             enable = exchange.method == "PUT"
             self._submit(exchange, says.AuthEnable(revision) if enable else says.AuthDisable(revision), user, 200)
         elif exchange.method == "DELETE":
+            if name != shown(name):  # nobody's: names come in JSON, which is UTF-8, and a log takes no other
+                raise _Refused(404, f"auth: {'User' if what == 'users' else 'Role'} {shown(name)} does not exist.")
             data = says.UserDelete(name, revision) if what == "users" else says.RoleDelete(name, revision)
             self._submit(exchange, data, user, 200)
         elif what == "roles":
@@ -196,7 +200,7 @@ class V2Users:
     def error(self, exchange: Exchange, status: int, message: str, headers: bytes | None = None) -> None:
         """As etcd's: without a newline."""
         more = self._cluster if headers is None else headers
-        exchange.respond(status, JSON + more, escape(orjson.dumps({"message": message})))
+        exchange.respond(status, JSON + more, escape(orjson.dumps({"message": shown(message)})))
 
 
 class _Refused(Exception):

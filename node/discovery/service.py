@@ -32,7 +32,7 @@ class Service:
 
     def __init__(self, etcds: Sequence[str], base: str = "") -> None:
         self._etcds, self._base = list(etcds), base.rstrip("/")
-        self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=CONNECT_S), follow_redirects=True)
+        self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=CONNECT_S), follow_redirects=False)
 
     def application(self) -> Starlette:
         return Starlette(
@@ -76,7 +76,7 @@ class Service:
 
     async def page(self, request: Request) -> Response:
         """What a token's key is asked for."""
-        if not _TOKEN.fullmatch(request.path_params["token"]):
+        if not _TOKEN.fullmatch(request.path_params["token"]) or request.path_params.get("member") in (".", ".."):
             return PlainTextResponse("404 page not found\n", 404)
         headers = {name: value for name, value in request.headers.items() if name not in _HOPS}
         headers["accept-encoding"] = "identity"

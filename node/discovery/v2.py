@@ -104,12 +104,12 @@ class Folder:
             raise Unreachable(f"{answer.status_code} {answer.text[:200].strip()}")
         try:
             found = msgspec.json.decode(answer.content, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadEndpoint from None
         if found.errorCode:
             raise Refused(found)
         index = answer.headers.get("x-etcd-index", "0")
-        if found.node is None or not index.isascii() or not index.isdigit():
+        if found.node is None or not index.isascii() or not index.isdigit() or len(index) > 20:
             raise BadEndpoint
         return found.node, int(index)
 

@@ -15,12 +15,14 @@ from actors.kv.v2.kinds import Command as Command
 from actors.kv.v2.kinds import Read as Read
 from actors.kv.v2.kinds import Redirect as Redirect
 from actors.kv.v2.kinds import Watch as Watch
-from actors.kv.v2.nodes import blob_of, clean
+from actors.kv.v2.nodes import DEPTH_MAX, KEY_CHARACTERS_MAX, blob_of, clean
 from streams.events import kv as says
 from streams.events.base import Data
 
 PREFIX: Final = "/v2/keys"
 FORM: Final = b"application/x-www-form-urlencoded"
+#: As long as what a POST makes a key of.
+IN_ORDER: Final = "/" + 20 * "0"
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -66,6 +68,8 @@ def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes
     Raises V2Error (as etcd's, index 0) and Redirect.
     """
     tidy = tidied(path, query)
+    if len(tidy) > DEPTH_MAX and method in ("PUT", "POST"):
+        _shallow(tidy if method == "PUT" else tidy + IN_ORDER)
     if method == "PUT" and not query and content_type == FORM and body.startswith(_VALUE):
         # text is searched in less time than bytes
         value = _text(body[len(_VALUE) :])
@@ -79,6 +83,13 @@ def asked(method: str, path: str, query: bytes, content_type: bytes, body: bytes
     if method == "PUT" and len(fields) == 1 and "value" in fields:
         return Command(_put(tidy, fields["value"]))
     return _checked(method, tidy, fields)
+
+
+def _shallow(key: str) -> None:
+    """Raises V2Error: it is too deep, or too long, to be made; as the store says it where its parents aren't there."""
+    if key.count("/") > DEPTH_MAX or len(key) > KEY_CHARACTERS_MAX:
+        cause = f"the key has over {DEPTH_MAX} elements or {KEY_CHARACTERS_MAX} characters"
+        raise V2Error(errors.INVALID_FIELD, cause)
 
 
 def tidied(path: str, query: bytes) -> str:

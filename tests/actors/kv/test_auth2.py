@@ -25,6 +25,7 @@ from actors.kv.v2.auth import (
     user_of,
 )  # fmt: skip
 from actors.kv.v2.errors import UNAUTHORIZED, V2Error
+from actors.setting import Etcd
 from streams.events import kv as kv_says
 from streams.events import kv2 as says
 from streams.events.base import Base64, Data, say
@@ -277,3 +278,25 @@ def test_a_member_that_does_not_know_yet_that_users_are_on_refuses_in_the_same_w
         # let through by one that has not applied it
         server.call(lambda: server.kv_port.users2._submit(asked, says.AuthEnable(), "", 200))
         assert told.get(timeout=10) == (status, body) == (401, b'{"message":"Insufficient credentials"}')
+
+
+@pytest.mark.parametrize("what", ["auth/users", "auth/roles", "members"])
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+def test_a_name_that_is_no_text_is_nobodys_and_stops_nothing(tmp_path: Path, what: str, method: str) -> None:
+    with Running(tmp_path) as server, contextlib.closing(Client(server.port)) as client:
+        status, _, body = client.raw(method, f"/v2/{what}/%ff", b"", {"Content-Type": "application/json"})
+        assert 400 <= status < 500
+        assert body.isascii() or body.decode()
+        assert client.ask("PUT", "/a", "value=1")[0] == 201
+
+
+def test_a_retry_is_one_though_users_changed_meanwhile(tmp_path: Path) -> None:
+    with Running(tmp_path, etcd=Etcd(bcrypt_cost=4)) as server, contextlib.closing(Client(server.port)) as client:
+        json_ = {"Content-Type": "application/json", "Authorization": "Basic cm9vdDpw"}
+        assert client.raw("PUT", "/v2/auth/users/root", b'{"user":"root","password":"p"}', json_)[0] == 201
+        assert client.raw("PUT", "/v2/auth/enable", b"", json_)[0] == 200
+        once = {"Idempotency-Key": "k", "Authorization": "Basic cm9vdDpw"}
+        first = client.ask("PUT", "/job", "value=1&prevExist=false", once)
+        assert first[0] == 201
+        assert client.raw("PUT", "/v2/auth/users/ann", b'{"user":"ann","password":"p"}', json_)[0] == 201
+        assert client.ask("PUT", "/job", "value=1&prevExist=false", once)[::2] == first[::2]

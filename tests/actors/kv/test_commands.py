@@ -1,12 +1,14 @@
 """Commands on their way: who shares a record, and who doesn't wait for company."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from actors.host import Unsayable
 from actors.kv import commands as module
-from actors.kv.commands import Commands, NotSent, OutcomeUnknown
+from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
 from actors.kv.company import ALONE_MIN
 from streams.log.segments import SegmentsLog
 from streams.replay import Applied
@@ -147,3 +149,49 @@ async def test_what_is_written_after_all_answers_of_a_record(one: Node) -> None:
     await asyncio.sleep(0)
     assert done[-1] == "late"
     commands.close()
+
+
+async def test_what_can_not_be_written_is_refused_and_what_came_with_it_is_not(one: Node) -> None:
+    commands = Commands(one.shell)
+    told: dict[str, object] = {}
+    for key in ("/a", "/\udcff", "/b", "/\udcfe", "/c"):
+        commands.submit(put(key, "v"), 100, partial(told.__setitem__, key))
+    await until(lambda: len(told) == 5)
+    for key in ("/a", "/b", "/c"):
+        assert isinstance(told[key], Applied)
+    for key in ("/\udcff", "/\udcfe"):
+        assert isinstance(told[key], NotSent)
+        assert "surrogates not allowed" in str(told[key])
+    assert not commands.stuck
+    assert commands.pending == 0
+    with pytest.raises(Unsayable):
+        await one.shell.submit([put("/d", "v"), put("/\udcff", "v")])
+    await one.put("/e")
+    assert sorted(one.fold.v3.revs.live) == [b"/a", b"/b", b"/c", b"/e"]
+    commands.close()
+
+
+async def test_an_answer_that_fails_is_no_other_ones_trouble(one: Node) -> None:
+    commands = Commands(one.shell)
+    reads = Reads(one.shell, commands.turn)
+    loop, faults, told = asyncio.get_running_loop(), list[object](), list[object]()
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+
+    def fails(result: object) -> None:
+        told.append(result)
+        if not isinstance(result, NotSent | OutcomeUnknown):
+            raise ZeroDivisionError
+
+    others: list[object] = []
+    for ask in (lambda answer: commands.submit(put("a", "v"), 100, answer), reads.linearizable):
+        ask(others.append)
+        ask(fails)
+        ask(others.append)
+    await until(lambda: len(others) == 4 and len(told) == 4)
+    assert sum(isinstance(one, Applied) for one in others) == 2
+    assert others.count(None) == 2
+    assert [type(fault) for fault in faults] == [ZeroDivisionError, ZeroDivisionError]
+    assert sum(isinstance(one, NotSent | OutcomeUnknown) for one in told) == 2, "who waits is told that there is none"
+    await one.put("b")
+    commands.close()
+    reads.close()

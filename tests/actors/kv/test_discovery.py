@@ -1,5 +1,6 @@
 """The discovery protocol on etcd's port, by its bytes."""
 
+import contextlib
 import json
 import re
 import threading
@@ -8,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kv.discovery import BadRequest, wanted
+from actors.setting import Etcd
+from node.discovery.service import Service
 from tests.actors.kv.server import Client, Running
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -136,6 +140,9 @@ def test_there_is_nothing_but_the_protocol(client: Client) -> None:
         assert (status, headers["allow"]) == (405, allow), page
     for page in (f"/{token}/a/b", f"/{token}/_config/other", f"/{token[1:]}", f"/{token.upper()}x", f"/x{token}/a"):
         assert client.raw("GET", page)[0] == 404, page
+    for page in (f"/{token}/..", f"/{token}/%2e%2e", f"/{token}/."):
+        for method in ("GET", "DELETE"):
+            assert client.raw(method, page)[0] == 404, page
     assert asked(client, "GET", f"/{token}/_config/size")[2]["node"]["value"] == "3"
     assert asked(client, "GET", "/" + "0" * 32)[2]["errorCode"] == 100
 
@@ -158,8 +165,30 @@ def test_fields_are_understood_or_refused(fields: dict[str, str]) -> None:
 
 
 def test_over_the_unix_socket_the_address_is_the_ports(server: Running, tmp_path: Path) -> None:
-    import httpx2
-
     transport = httpx2.HTTPTransport(uds=str(server.folder / "run" / "kv.sock"))
     with httpx2.Client(transport=transport) as client:
         assert client.get("http://kv/new").text.startswith(f"http://127.0.0.1:{server.port}/")
+
+
+def test_who_may_write_keys_may_make_tokens(tmp_path: Path) -> None:
+    with Running(tmp_path, etcd=Etcd(bcrypt_cost=4)) as secured, contextlib.closing(Client(secured.port)) as client:
+        root = {"Authorization": "Basic cm9vdDpw"}
+        json_ = {"Content-Type": "application/json", **root}
+        assert client.raw("PUT", "/v2/auth/users/root", b'{"user":"root","password":"p"}', json_)[0] == 201
+        assert client.raw("PUT", "/v2/auth/enable", b"", json_)[0] == 200
+        none = b'{"role":"guest","revoke":{"kv":{"read":["/*"],"write":["/*"]}}}'
+        assert client.raw("PUT", "/v2/auth/roles/guest", none, json_)[0] == 200
+        status, _, body = client.raw("GET", "/new")
+        assert (status, body) == (401, b"Unable to generate token: Insufficient credentials\n")
+        assert client.raw("GET", "/new", None, root)[0] == 200
+
+
+async def test_the_service_in_front_of_an_etcd_leads_to_nothing_but_tokens(server: Running, client: Client) -> None:
+    token = new(client)
+    application = Service([f"http://127.0.0.1:{server.port}"]).application()
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(application), base_url="http://d") as service:
+        assert (await service.get(f"/{token}/_config/size")).json()["node"]["value"] == "3"
+        for method, page in (("GET", "%2e%2e"), ("DELETE", "%2e%2e?recursive=true"), ("GET", "%2e"), ("PUT", "%2E.")):
+            url = httpx2.URL("http://d/").copy_with(raw_path=f"/{token}/{page}".encode())
+            assert (await service.request(method, url)).status_code in (404, 405), page
+    assert client.ask("GET", f"/_etcd/registry/{token}/_config/size")[0] == 200

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from actors.kv import commands
-from actors.kv.decide import COUNT_S, Countdowns
+from actors.kv.decide import COUNT_S, SPARE, Countdowns
 from actors.kv.rpc.maintenance import VERSION
 from actors.kv.v2 import put
 from actors.kv.v2.nodes import DEPTH_MAX
@@ -162,6 +162,19 @@ def test_what_is_deeper_than_it_may_be_is_told_so(server: Running) -> None:
     client.close()
 
 
+def test_nothing_gets_deeper_one_level_at_a_time(server: Running) -> None:
+    """Listings go down by recursion."""
+    client, path = Client(server.port), ""
+    for _ in range(DEPTH_MAX):
+        path += "/e"
+        assert client.ask("PUT", path, "dir=true")[0] == 201
+    for method, key in (("PUT", path + "/e"), ("POST", path)):
+        status, _, body = client.ask(method, key, "value=1")
+        assert (status, body["errorCode"]) == (400, 209)
+    assert client.ask("GET", "/e?recursive=true")[0] == 200
+    client.close()
+
+
 # -- countdowns ---------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +212,17 @@ def test_a_shorter_ttl_that_comes_later_runs_out_first() -> None:
         countdowns.touched(store, [key], 0.0)
         assert countdowns.next_s(store) == ttl_s
     assert [one.key for one in countdowns.due(store, 60.0)] == ["/short", "/middle"]
+
+
+def test_a_ttl_that_is_set_anew_all_the_time_leaves_nothing_behind() -> None:
+    store = _store(says.Set("/other", "1", ttl_s=3600))
+    countdowns = Countdowns()
+    countdowns.restart(store, 0.0)
+    for second in range(1000):
+        put.put(store, says.Set("/a", "1", ttl_s=86_400), second * 1000)
+        countdowns.touched(store, ["/a"], float(second))
+    assert len(countdowns._heap) <= 2 * 2 + SPARE
+    assert [one.key for one in countdowns.due(store, 86_400.0 + 999)] == ["/other", "/a"]
 
 
 def test_long_ttls_are_counted_so_that_a_new_term_goes_on() -> None:
