@@ -41,5 +41,5 @@ def serve(
     except ValueError as error:
         raise Failure(f"--listen: {error}", USAGE) from None
     application = Service(etcds, host).application()
-    uvicorn.run(application, host=where.strip("[]"), port=int(port), log_level="warning", lifespan="off")
+    uvicorn.run(application, host=where.strip("[]"), port=int(port), log_level="warning")
     return 0

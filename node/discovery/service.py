@@ -7,6 +7,7 @@ comes back piece by piece, as it is: a watch's headers are there before its even
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import httpx2
 from starlette.applications import Starlette
@@ -34,6 +35,16 @@ class Service:
         self._etcds, self._base = list(etcds), base.rstrip("/")
         self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=CONNECT_S), follow_redirects=False)
 
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def _served(self, _: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
     def application(self) -> Starlette:
         return Starlette(
             routes=[
@@ -44,7 +55,8 @@ class Service:
                 Route("/{token}/_config/size", self.page, methods=["GET"]),
                 Route("/{token}/_config/log", self.page, methods=["GET"]),
                 Route("/{token}/{member}", self.page, methods=["GET", "PUT", "DELETE"]),
-            ]
+            ],
+            lifespan=self._served,
         )
 
     async def new(self, request: Request) -> Response:

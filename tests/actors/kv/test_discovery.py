@@ -185,10 +185,12 @@ def test_who_may_write_keys_may_make_tokens(tmp_path: Path) -> None:
 
 async def test_the_service_in_front_of_an_etcd_leads_to_nothing_but_tokens(server: Running, client: Client) -> None:
     token = new(client)
-    application = Service([f"http://127.0.0.1:{server.port}"]).application()
+    behind = Service([f"http://127.0.0.1:{server.port}"])
+    application = behind.application()
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(application), base_url="http://d") as service:
         assert (await service.get(f"/{token}/_config/size")).json()["node"]["value"] == "3"
         for method, page in (("GET", "%2e%2e"), ("DELETE", "%2e%2e?recursive=true"), ("GET", "%2e"), ("PUT", "%2E.")):
             url = httpx2.URL("http://d/").copy_with(raw_path=f"/{token}/{page}".encode())
             assert (await service.request(method, url)).status_code in (404, 405), page
+    await behind.close()
     assert client.ask("GET", f"/_etcd/registry/{token}/_config/size")[0] == 200
