@@ -217,6 +217,9 @@ class Connection:
             self.failed(call)
 
     def failed(self, call: "Call") -> None:
-        """In an except block: a handler's exception ends its call."""
+        """In an except block: a handler's exception ends its call, and it is told that nobody asks any more."""
         _log.exception("a gRPC handler failed", path=call.path.decode("utf-8", "replace"))
+        on_gone, gone = call.on_gone, call.gone
         call.finish(messages.INTERNAL, "internal error")
+        if not gone:
+            self.guarded(call, on_gone)

@@ -258,16 +258,24 @@ def broken(*_: object) -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize(("owner", "part", "start"), [(News, "message", 0), (watches.Stream, "_read_page", 1)])
+@pytest.mark.parametrize(
+    ("owner", "part", "start"),
+    [
+        (News, "message", 0),
+        (watches.Stream, "_read_page", 1),
+        (watches.Stream, "_create", 0),
+        (watches.Stream, "_free_id", 0),
+    ],
+)
 def test_a_watch_that_fails_ends_and_is_forgotten(
     server: Running, monkeypatch: pytest.MonkeyPatch, owner: type, part: str, start: int
 ) -> None:
-    """What is told of now, and what is read of the past."""
+    """What is told of now, what is read of the past, and what the client says."""
     until(lambda: watched(server) == (0, 0), "nobody watches")
     ask(server, "/v3/kv/put", key=b64(b"a"))
     monkeypatch.setattr(owner, part, broken)
     watch = Watch(server, start)
-    if not start:
+    if owner is News:
         assert next(watch.answers).created
         ask(server, "/v3/kv/put", key=b64(b"a"))
     assert watch.status() == grpc.StatusCode.INTERNAL
