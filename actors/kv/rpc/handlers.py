@@ -18,7 +18,11 @@ OF_LEARNERS = frozenset({"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Main
 
 
 def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
-    """As HTTP/2 and the gateway call it."""
+    """As HTTP/2 and the gateway call it.
+
+    Who may not is refused by what was acknowledged anywhere before, as etcd does at apply: another member may have let
+    it a moment ago.
+    """
     parse: Callable[[bytes], Any] = method.parse or method.request.FromString
     ranges = method.request is pb.RangeRequest
     serve = method.serve
@@ -26,17 +30,20 @@ def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
 
     def handler(call: Call, raw: bytes) -> None:
         if rpc.lacks_token(call):
-            rpc.later(call, lambda: served(call, raw))
+            rpc.later(call, lambda: served(call, raw, True))
         else:
-            served(call, raw)
+            served(call, raw, False)
 
-    def served(call: Call, raw: bytes) -> None:
+    def served(call: Call, raw: bytes, caught_up: bool) -> None:
         try:
             if rpc.learner and not for_learners and not (ranges and parse(raw).serializable):
                 raise errors.NOT_FOR_LEARNERS
             serve(call, parse(raw), len(raw))
         except V3Error as error:
-            rpc.refuse(call, error)
+            if error in errors.RIGHTS and not caught_up:
+                rpc.later(call, lambda: served(call, raw, True))
+            else:
+                rpc.refuse(call, error)
         except DecodeError as unread:
             call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {unread}")
 
@@ -53,17 +60,20 @@ def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None
 
     def handler(call: Call, request: Any, size: int) -> None:
         if rpc.lacks_token(call):
-            rpc.later(call, lambda: served(call, request, size))
+            rpc.later(call, lambda: served(call, request, size, True))
         else:
-            served(call, request, size)
+            served(call, request, size, False)
 
-    def served(call: Call, request: Any, size: int) -> None:
+    def served(call: Call, request: Any, size: int, caught_up: bool) -> None:
         try:
             if rpc.learner and not (ranges and request.serializable):
                 raise errors.NOT_FOR_LEARNERS
             known(call, request, size)
         except V3Error as error:
-            rpc.refuse(call, error)
+            if error in errors.RIGHTS and not caught_up:
+                rpc.later(call, lambda: served(call, request, size, True))
+            else:
+                rpc.refuse(call, error)
 
     return handler
 

@@ -70,3 +70,6 @@ WRONG_DOWNGRADE_VERSION = V3Error(INVALID, "etcdserver: wrong downgrade target v
 INVALID_DOWNGRADE_TARGET = V3Error(INVALID, "etcdserver: invalid downgrade target version")
 DOWNGRADE_IN_PROCESS = V3Error(FAILED, "etcdserver: cluster has a downgrade job in progress")
 UNKNOWN_METHOD = V3Error(UNKNOWN, "etcdserver: unknown method")
+
+#: Why somebody may not, by the users that are known.
+RIGHTS = frozenset({USER_EMPTY, USER_NOT_FOUND, PERMISSION_DENIED})

@@ -1,18 +1,23 @@
 """Simple tokens, good on every member: also on one that hasn't heard of them yet."""
 
 import asyncio
+import base64
 import hashlib
+import json
 import threading
 import time
+import urllib.request
 from collections.abc import AsyncGenerator, Collection, Iterator
+from itertools import count
 from pathlib import Path
 
 import grpc
+import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.setting import Etcd
-from streams.events.base import Base64, encode, say
-from streams.events.kv3 import AuthToken
+from streams.events.base import Base64, Data, encode, say
+from streams.events.kv3 import AuthDisable, AuthEnable, AuthToken, Permission, RoleGrant
 from streams.events.log import ActorOpened
 from streams.log.memory import MemoryLog
 from streams.log.port import Log
@@ -95,6 +100,55 @@ def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: P
         )
         server.call(server.log.free.set)
         refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", "four")
+
+
+def test_who_was_let_at_another_member_a_moment_ago_is_let(tmp_path: Path) -> None:
+    """And who wasn't is refused when this member has caught up. By gRPC, by JSON, and where a coroutine serves."""
+
+    async def lagging() -> Log:
+        return Lagging()
+
+    seqs = count(2)
+
+    def said_elsewhere(*said: Data) -> None:
+        server.log.free.clear()
+        auth = server.fold.v3.auth.revision
+        events = [say(msgspec.structs.replace(data, auth=auth), principal="user:root") for data in said]
+        server.log.put(Record(LOG, "kv", ELSEWHERE, 1, next(seqs), 0, encode(events)).canonical())
+
+    def soon() -> None:
+        threading.Timer(0.3, lambda: server.call(server.log.free.set)).start()
+
+    with Running(tmp_path / "n", lagging, Etcd(bcrypt_cost=4)) as server, client(server) as etcd:
+        enabled(etcd)
+        opened = Record(LOG, "log", ELSEWHERE, 1, 1, 0, encode([say(ActorOpened(nonce="n", level=LEVEL))]))
+        server.call(lambda: server.log.put(opened.canonical()))
+        ask = pb.AuthenticateRequest(name="ann", password="a")
+        ann = etcd.ask("Auth/Authenticate", ask, pb.AuthenticateResponse).token
+        denied = grpc.StatusCode.PERMISSION_DENIED, "permission denied"
+        for key in (b"b1", b"c1"):
+            refused(*denied, etcd.get, key, ann)
+        grant = RoleGrant("as", Permission(2, "b", "c"))
+        server.call(lambda: said_elsewhere(grant))
+        soon()
+        assert etcd.get(b"b1", ann).count == 0
+        refused(*denied, etcd.get, b"c1", ann)
+        server.call(lambda: said_elsewhere(RoleGrant("as", Permission(2, "c", "d"))))
+        soon()
+        body = json.dumps({"key": base64.b64encode(b"c1").decode()}).encode()
+        asked = urllib.request.Request(f"http://127.0.0.1:{server.port}/v3/kv/range", body, {"Authorization": ann})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            assert "kvs" not in json.load(answer)
+        server.call(lambda: said_elsewhere(AuthDisable()))
+        soon()
+        etcd.ask("Auth/UserAdd", pb.AuthUserAddRequest(name="eve", password="e"), pb.AuthUserAddResponse)
+        server.call(lambda: said_elsewhere(AuthEnable()))
+        server.call(server.log.free.set)
+        empty = grpc.StatusCode.INVALID_ARGUMENT, "user name is empty"
+        refused(*empty, etcd.ask, "Auth/UserDelete", pb.AuthUserDeleteRequest(name="eve"), pb.AuthUserDeleteResponse)
+        server.call(lambda: said_elsewhere(AuthDisable()))
+        soon()
+        etcd.ask("Auth/UserDelete", pb.AuthUserDeleteRequest(name="eve"), pb.AuthUserDeleteResponse)
 
 
 def test_a_token_is_good_for_as_long_as_it_is_used_and_no_longer_though_it_never_was(tmp_path: Path) -> None:
