@@ -22,6 +22,8 @@ from streams.events import kv2 as users_say
 
 #: Where etcd keeps v2's users, and what nobody may change as a key.
 USERS = "/2"
+#: The year 2000.
+EXPIRES_NS_MIN = 946_684_800 * 10**9
 _READ_ONLY = frozenset({"/", "/0", KEYS})
 
 
@@ -98,7 +100,7 @@ class _Whole:
     def _note(self, path: str, one: Request) -> None:
         """The store counts milliseconds, etcd's SYNC nanoseconds."""
         self.expires_ns.pop(path, None)
-        if one.expires_ns:
+        if _expires(one):
             self.expires_ns[path] = one.expires_ns
 
     def _expire(self, time_ns: int) -> None:
@@ -112,7 +114,17 @@ class _Whole:
 
 def _ttl_s(one: Request) -> int | None:
     """No seconds after the time that :func:`_ms` gives; None: no TTL."""
-    return 0 if one.expires_ns else None
+    return 0 if _expires(one) else None
+
+
+def _expires(one: Request) -> bool:
+    """Where etcd makes a key, it takes a time before the year 2000 for none: too long a TTL becomes negative."""
+    makes = one.method == "POST" or one.prev_exist is False or (one.prev_exist is None and not _compares(one))
+    return one.expires_ns >= EXPIRES_NS_MIN if makes else bool(one.expires_ns)
+
+
+def _compares(one: Request) -> bool:
+    return bool(one.prev_index or one.prev_value)
 
 
 def _ms(one: Request) -> int:

@@ -71,14 +71,6 @@ def raw(value: int | bytes) -> bytes:
     raise MessageError("a number where bytes belong")
 
 
-def text(value: int | bytes) -> str:
-    """UTF-8. Raises MessageError for anything else."""
-    try:
-        return raw(value).decode()
-    except UnicodeDecodeError:
-        raise MessageError("a text that isn't UTF-8") from None
-
-
 # -- KeyValue -------------------------------------------------------------------------------------------------
 
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 from crc32c import crc32c
 
 from actors.kv.bolt import wal
 from actors.kv.bolt.errors import FolderError, MessageError
-from actors.kv.bolt.messages import fields, raw, signed, text, unsigned
+from actors.kv.bolt.messages import fields, raw, signed, unsigned
 
 #: Where users' keys are in etcd's tree; beside it, under ``/0``, it keeps members and the version.
 KEYS = "/1"
@@ -25,6 +25,10 @@ KEYS = "/1"
 FOREVER = "0001-01-01T00:00:00Z"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _SNAP = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.snap")
+#: Time in nanoseconds is an int64 in etcd; an index is of more bits there, but none comes so far.
+_INT64, INDEX_END = 1 << 63, 1 << 62
+#: raftpb.ConfChange's types.
+_ADD, _REMOVE, _UPDATE, _ADD_LEARNER = range(4)
 _METHODS = (b"GET", b"QGET", b"HEAD", b"PUT", b"POST", b"DELETE", b"SYNC")
 
 
@@ -69,10 +73,13 @@ class Backup(msgspec.Struct, frozen=True):
     requests: list[Request]
 
 
+_Index = Annotated[int, msgspec.Meta(ge=0, lt=INDEX_END)]
+
+
 class _Node(msgspec.Struct, rename="pascal"):
     path: str
-    created_index: int
-    modified_index: int
+    created_index: _Index
+    modified_index: _Index
     expire_time: str = FOREVER
     value: str = ""
     children: dict[str, "_Node"] | None = None
@@ -80,7 +87,7 @@ class _Node(msgspec.Struct, rename="pascal"):
 
 class _Store(msgspec.Struct, rename="pascal"):
     root: _Node
-    current_index: int
+    current_index: _Index
 
 
 _stores = msgspec.json.Decoder(_Store)
@@ -104,7 +111,8 @@ def read(folder: Path) -> Backup:
             unmarked = unmarked or error
             if not snaps:
                 raise unmarked from None
-    found = [_request(entry) if entry.type == wal.NORMAL else _member(entry) for entry in entries if entry.data]
+    members = _Members(nodes)
+    found = [_request(entry) if entry.type == wal.NORMAL else members.change(entry) for entry in entries if entry.data]
     return Backup(raft_index, index, nodes, [one for one in found if one is not None])
 
 
@@ -129,15 +137,18 @@ def _snapshot(path: Path) -> tuple[int, int, list[Node]]:
 
 
 def _nodes(root: _Node) -> Iterator[Node]:
-    pending = [root]
+    pending = [("/", root)]
     while pending:
-        node = pending.pop()
+        path, node = pending.pop()
+        if node.path != path:
+            raise MessageError(f"the node at {path!r} is said to be {node.path!r}")
         if node is not root:
             value = None if node.children is not None else node.value
             expires_ns = _nanoseconds(node.expire_time)
             yield Node(node.path, value, node.created_index, node.modified_index, expires_ns)
         # a stack: the last one that is put on it comes first
-        pending += [node.children[name] for name in sorted(node.children or (), reverse=True)]  # type: ignore[index]
+        below = sorted((node.children or {}).items(), reverse=True)
+        pending += [(f"{path.removesuffix('/')}/{name}", child) for name, child in below]
 
 
 def _nanoseconds(time: str) -> int | None:
@@ -149,7 +160,10 @@ def _nanoseconds(time: str) -> int | None:
         if parts is None:
             raise ValueError("not RFC 3339")
         whole = datetime.fromisoformat(parts[1] + parts[3].replace("Z", "+00:00"))
-        return int(whole.timestamp()) * 1_000_000_000 + int((parts[2] or "0").ljust(9, "0"))
+        expires_ns = int(whole.timestamp()) * 1_000_000_000 + int((parts[2] or "0").ljust(9, "0"))
+        if not -_INT64 <= expires_ns < _INT64:
+            raise ValueError("its nanoseconds since 1970 are no int64")
+        return expires_ns
     except ValueError as error:
         raise MessageError(f"the time {time!r}: {error}") from None
 
@@ -169,15 +183,41 @@ def _request(entry: wal.Entry) -> Request | None:
         raise FolderError(entry.file, entry.offset, f"entry {entry.index}: {error}") from None
 
 
-def _member(entry: wal.Entry) -> Request | None:
-    """raftpb.ConfChange: Type 2: 0 add, 1 remove, 2 update. A removed member stands among the removed, too."""
-    if entry.type != 1:
-        return None
-    try:
-        kind = unsigned(dict(fields(entry.data)).get(2, 0))
-    except MessageError as error:
-        raise FolderError(entry.file, entry.offset, f"entry {entry.index}: {error}") from None
-    return Request(entry.index, "MEMBER", "", "", False, "", 0, None, 0, False, 0, None, 2 if kind == 1 else 1)
+class _Members:
+    """Who is a member, and who was removed: a change that etcd refused takes no index."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.known, self.removed = (_ids(nodes, folder) for folder in ("members", "removed_members"))
+
+    def change(self, entry: wal.Entry) -> Request | None:
+        """raftpb.ConfChange: Type 2, NodeID 3. None: the entry is of another kind."""
+        if entry.type != 1:
+            return None
+        try:
+            found = dict(fields(entry.data))
+            steps = self._steps(unsigned(found.get(2, 0)), unsigned(found.get(3, 0)))
+        except MessageError as error:
+            raise FolderError(entry.file, entry.offset, f"entry {entry.index}: {error}") from None
+        return Request(entry.index, "MEMBER", "", "", False, "", 0, None, 0, False, 0, None, steps)
+
+    def _steps(self, kind: int, member: int) -> int:
+        """Indices of v2 that the change takes: a removed member stands among the removed, too."""
+        if kind in (_ADD, _ADD_LEARNER):
+            if member in self.known | self.removed:
+                return 0
+            self.known.add(member)
+            return 1
+        if member not in self.known:
+            return 0
+        if kind == _REMOVE:
+            self.known.remove(member)
+            self.removed.add(member)
+        return 2 if kind == _REMOVE else 1
+
+
+def _ids(nodes: list[Node], folder: str) -> set[int]:
+    names = re.compile(f"/0/{folder}/([0-9a-f]{{1,16}})")
+    return {int(found[1], 16) for node in nodes if (found := names.fullmatch(node.path))}
 
 
 def _decoded(index: int, content: bytes) -> Request:
@@ -186,7 +226,8 @@ def _decoded(index: int, content: bytes) -> Request:
     found = dict(fields(content))
     if found.get(2) not in _METHODS:
         raise MessageError(f"the method {found.get(2)!r}")
-    texts = {at: text(found.get(at, b"")) for at in (2, 3, 4, 6)}
+    # etcd takes any bytes for a key and its value
+    texts = {at: raw(found.get(at, b"")).decode("utf-8", "surrogateescape") for at in (2, 3, 4, 6)}
     exist, refresh = (bool(unsigned(found[at])) if at in found else None for at in (8, 17))
     return Request(
         index=index,

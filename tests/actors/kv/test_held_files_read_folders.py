@@ -43,15 +43,43 @@ def test_the_mark_that_every_log_begins_with_is_of_no_snapshot(index: int, tmp_p
 
 def test_changes_of_members_take_indices_and_name_no_key(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    for at, kind in enumerate((0, 1, 2), 1):  # add, remove, update
-        log.entry(at, field(1, 7) + field(2, kind) + field(3, 9), kind=1)
-    log.entry(4, put("/1/k", "v"))
-    log.commit(4)
-    members = v2.read(tmp_path).requests[:3]
+    # add, update, remove; and what etcd refuses: a removed one, a known one, an unknown one
+    changes = [(0, 9, 1), (2, 9, 1), (1, 9, 2), (1, 9, 0), (2, 9, 0), (0, 9, 0), (3, 8, 1), (0, 8, 0), (1, 7, 0)]
+    for at, (kind, member, _) in enumerate(changes, 1):
+        log.entry(at, field(1, 7) + field(2, kind) + field(3, member), kind=1)
+    log.entry(10, put("/1/k", "v"))
+    log.commit(10)
+    members = v2.read(tmp_path).requests[:9]
     nothing = ("", "", False, "", 0, None, 0, False, 0, None)
-    assert members == [v2.Request(at, "MEMBER", *nothing, steps) for at, steps in ((1, 1), (2, 2), (3, 1))]
+    assert members == [v2.Request(at, "MEMBER", *nothing, steps) for at, (_, _, steps) in enumerate(changes, 1)]
     store, _ = store_of(tmp_path, 0)
-    assert [(path, file.created) for path, file in store.files.items()] == [("/k", 5)]
+    assert [(path, file.created) for path, file in store.files.items()] == [("/k", 6)]
+
+
+def test_members_of_a_snapshot_are_known(tmp_path: Path) -> None:
+    nodes = [v2.Node(f"/0/{path}", None, 1, 1, None) for path in ("members/a1", "removed_members/b2", "members/x")]
+    known = v2._Members(nodes)
+    assert (known.known, known.removed) == ({0xA1}, {0xB2})
+
+
+def test_a_key_is_made_without_the_ttl_that_is_too_long_for_etcd(tmp_path: Path) -> None:
+    """And any bytes are taken for a key and its value."""
+    log = Log(tmp_path)
+    past = 2**64 - 10**18  # an int64 below 0
+    for index, (key, numbers) in enumerate(
+        [("kept", {"_9": past}), ("made", {"_9": past, "_8": 0}), ("gone", {}), ("gone", {"_9": past, "_8": 1})], 1
+    ):
+        log.entry(index, put(f"/1/{key}", "v", **numbers))
+    log.entry(5, field(2, b"PUT") + field(3, b"/1/\xff") + field(4, b"a\xfeb"))
+    log.entry(6, field(2, b"SYNC") + field(15, 10**18))
+    log.commit(6)
+    store, _ = store_of(tmp_path, 0)
+    assert {path: file.value for path, file in store.files.items()} == {
+        "/kept": "v",
+        "/made": "v",
+        "/\udcff": "a\udcfeb",
+    }
+    assert store.ttls == {}
 
 
 def test_of_the_history_before_it_a_store_that_was_read_says_that_it_is_cleared(tmp_path: Path) -> None:
@@ -135,10 +163,10 @@ def broken(folder: Path, name: str) -> set[str]:
             cut = log.path.name
             log.cut(5)
             return {cut, f"{end}", "4711", "100"}
-        case "a path that isn't UTF-8":
-            log.entry(5, field(1, 7) + field(2, b"PUT") + field(3, b"\xff"))
+        case "a path that is a number":
+            log.entry(5, field(1, 7) + field(2, b"PUT") + field(3, 7))
             log.commit(5)
-            return {log.path.name, f"{end}", "5", "UTF-8"}
+            return {log.path.name, f"{end}", "5", "belong"}
         case "a request of no method":
             log.entry(5, field(1, 5) + field(2, field(1, 7) + field(2, b"STEAL")))
             log.commit(5)
@@ -157,7 +185,7 @@ def broken(folder: Path, name: str) -> set[str]:
         "a segment missing",
         "entries missing",
         "a record that is cut off",
-        "a path that isn't UTF-8",
+        "a path that is a number",
         "a request of no method",
         "a user that isn't JSON",
     ],

@@ -227,8 +227,8 @@ def test_a_delete_that_compares_indices_is_refused_again_or_done_again(tmp_path:
 
 def test_of_a_ttl_that_has_run_out_nothing_is_left(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    log.entry(1, request("/1/k", "v", n9=5_000_000_000))
+    log.entry(1, request("/1/k", "v", n9=10**18 + 5_000_000_000))
     log.commit(1)
     for now_ms, left_ms in ((4999, 1), (5000, 0), (9000, 0)):
-        store, _ = store_of(tmp_path, now_ms)
+        store, _ = store_of(tmp_path, 10**12 + now_ms)
         assert store.ttls == {"/k": left_ms}

@@ -228,21 +228,29 @@ def snap(folder: Path, index: int, content: bytes | None = None) -> Path:
     return path
 
 
+def with_node(**more: Any) -> bytes:
+    """A store with one node."""
+    node = {"Path": "/1", "CreatedIndex": 1, "ModifiedIndex": 1, "ExpireTime": v2.FOREVER} | more
+    return json.dumps(
+        {"CurrentIndex": 1, "Root": node | {"Path": "/", "ExpireTime": v2.FOREVER, "Children": {"1": node}}}
+    ).encode()
+
+
 def indices(folder: Path) -> list[int]:
     return [one.index for one in v2.read(folder).requests]
 
 
 def test_entries_that_are_no_requests_are_left_out(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    log.entry(1, field(1, 7) + field(2, 1) + field(3, 9), kind=1)
+    log.entry(1, field(1, 7) + field(2, 0) + field(3, 9), kind=1)
     log.entry(2, b"")
     log.entry(3, put("/1/a", "x", n5=1, n7=4, n8=0, n9=99, n12=1, n15=5, n17=1))
     log.entry(4, field(1, 5) + field(4, field(1, b"k") + field(2, b"of v3")))
     log.entry(5, field(1, 5) + field(2, put("/1/b", "inside")))
     log.commit(5)
     member, first, second = v2.read(tmp_path).requests
-    # of members only the indices that it took: one that goes is entered among the removed
-    assert (member.method, member.steps) == ("MEMBER", 2)
+    # of members only the indices that it took
+    assert (member.method, member.steps) == ("MEMBER", 1)
     assert first == v2.Request(3, "PUT", "/1/a", "x", True, "", 4, False, 99, True, 5, True)
     assert second == v2.Request(5, "PUT", "/1/b", "inside", False, "", 0, None, 0, False, 0, None)
 
@@ -363,8 +371,8 @@ def broken(folder: Path, name: str) -> tuple[str, int]:
         case "a request of no method":
             log.entry(5, field(2, field(2, b"MOVE")))
             log.commit(5)
-        case "a request that isn't UTF-8":
-            log.entry(5, field(2, b"PUT") + field(3, b"\xff"))
+        case "a request whose path is a number":
+            log.entry(5, field(2, b"PUT") + field(3, 7))
             log.commit(5)
         case "entries missing":
             log.entry(7, put("/1/7", ""))
@@ -416,17 +424,25 @@ def broken(folder: Path, name: str) -> tuple[str, int]:
             deep = b'{"Path":"/a","CreatedIndex":1,"ModifiedIndex":1,"Children":{"a":' * 50_000
             return snap(folder, 2, b'{"CurrentIndex":1,"Root":' + deep).name, 0
         case "a time of no calendar":
-            node = {"Path": "/", "CreatedIndex": 1, "ModifiedIndex": 1, "ExpireTime": "2026-99-01T00:00:00Z"}
-            store = {"CurrentIndex": 1, "Root": node | {"Children": {"a": node}}}
-            return snap(folder, 2, json.dumps(store).encode()).name, 0
+            return snap(folder, 2, with_node(ExpireTime="2026-99-01T00:00:00Z")).name, 0
+        case "a time that is no int64":
+            return snap(folder, 2, with_node(ExpireTime="9999-12-31T23:59:59-23:59")).name, 0
+        case "an index below 0":
+            return snap(folder, 2, with_node(ModifiedIndex=-1)).name, 0
+        case "an index that none comes to":
+            return snap(folder, 2, with_node(CreatedIndex=2**64 - 1)).name, 0
+        case "a node at another place":
+            return snap(folder, 2, with_node(Path="/1/b")).name, 0
     return log.path.name, end
 
 
-FAULTS = """nothing;no segment;an unknown record;a request of no method;a request that isn't UTF-8;entries missing;
-entries missing at the end;a segment missing;a segment that goes on from another;a record that says it is long;
+FAULTS = """nothing;no segment;an unknown record;a request of no method;a request whose path is a number;
+entries missing;entries missing at the end;a segment missing;a segment that goes on from another;
+a record that says it is long;
 a record that is no message;a changed byte;a snapshot of another log;a log behind the snapshot;
 a snapshot with a wrong CRC;an empty snapshot;a snapshot that isn't JSON;a snapshot without a root;
-a snapshot that is very deep;a time of no calendar"""
+a snapshot that is very deep;a time of no calendar;a time that is no int64;an index below 0;an index that none comes to;
+a node at another place"""
 
 
 @pytest.mark.parametrize("name", [one.strip() for one in FAULTS.split(";")])
