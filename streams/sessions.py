@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from streams.events import kv
 from streams.events.base import Event
 from streams.outcomes import BODY_DIFFERS, SESSION_EXPIRED, Accepted, AcceptedBefore, Outcome
 
@@ -129,10 +130,13 @@ def _again(outcome: Outcome) -> Outcome:
 def fingerprint(event: Event, whole: bool) -> bytes:
     """What makes two uses of one (client, sequence) the same command: subject and data.
 
-    whole: also the revision of users that its author was let through at, as below level 3.
+    whole: as below level 3; from there on a v2 PUT is the same with users and without, and whatever of them changed.
     """
     data = event.data
-    if not whole and getattr(data, "auth", None):
-        data = msgspec.structs.replace(data, auth=0)
-    body = msgspec.json.encode((event.type, event.subject, data))
+    if not whole:
+        if isinstance(data, kv.Put):
+            data = kv.Set(data.key or "/", data.value)
+        elif getattr(data, "auth", None):
+            data = msgspec.structs.replace(data, auth=0)
+    body = msgspec.json.encode((data.TYPE, event.subject, data))
     return hashlib.blake2b(body, digest_size=16).digest()

@@ -293,9 +293,12 @@ def test_a_name_that_is_no_text_is_nobodys_and_stops_nothing(tmp_path: Path, wha
 def test_a_retry_is_one_though_users_changed_meanwhile(tmp_path: Path) -> None:
     with Running(tmp_path, etcd=Etcd(bcrypt_cost=4)) as server, contextlib.closing(Client(server.port)) as client:
         json_ = {"Content-Type": "application/json", "Authorization": "Basic cm9vdDpw"}
+        once = {"Idempotency-Key": "k", "Authorization": "Basic cm9vdDpw"}
+        plain = {"Idempotency-Key": "p", "Authorization": "Basic cm9vdDpw"}
+        before = client.ask("PUT", "/plain", "value=1", plain)
         assert client.raw("PUT", "/v2/auth/users/root", b'{"user":"root","password":"p"}', json_)[0] == 201
         assert client.raw("PUT", "/v2/auth/enable", b"", json_)[0] == 200
-        once = {"Idempotency-Key": "k", "Authorization": "Basic cm9vdDpw"}
+        assert client.ask("PUT", "/plain", "value=1", plain)[::2] == before[::2]
         first = client.ask("PUT", "/job", "value=1&prevExist=false", once)
         assert first[0] == 201
         assert client.raw("PUT", "/v2/auth/users/ann", b'{"user":"ann","password":"p"}', json_)[0] == 201
