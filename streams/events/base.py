@@ -16,6 +16,7 @@ import msgspec
 from streams.events.base64 import Base64 as Base64
 from streams.events.base64 import Blob as Blob
 from streams.events.blobs import blob as blob
+from streams.events.blobs import carried as carried
 from streams.events.blobs import unblob as unblob
 
 STREAMS = ("log", "cluster", "kv", "unit", "engine", "update")

@@ -4,7 +4,7 @@ import msgspec
 
 
 class Base64(msgspec.Struct, frozen=True, gc=False):
-    """Bytes that are not UTF-8, as ``{"base64": "…"}``."""
+    """Bytes that are not UTF-8, or that escapes would make longer as text, as ``{"base64": "…"}``."""
 
     base64: bytes
 

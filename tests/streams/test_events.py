@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.events import UndecodableEvent, blob, decode, encode, payloads, say, unblob
 from streams.events import kv as says
+from streams.events.base import carried
+from streams.events.blobs import SHORT_BYTES
 from streams.events.reference import page
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,27 @@ def test_bytes_survive_their_json_form(raw: bytes) -> None:
     assert unblob(blob(raw)) == raw
     event = say(says.Set(key=blob(raw), value=blob(raw)), principal="uid:0")
     assert decode("kv", encode([event])) == [event]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"a", b'"', b"\\", b"\n", b"\x01", "é".encode(), b"\xff"]), st.integers(1, 900))
+    )
+)
+def test_no_value_grows_by_much_more_than_a_third_in_an_event(pieces: list[tuple[bytes, int]]) -> None:
+    raw = b"".join(one * count for one, count in pieces)
+    assert unblob(carried(raw)) == raw
+    size = len(msgspec.json.encode(carried(raw)))
+    if len(raw) > SHORT_BYTES:
+        assert size <= len(raw) * 4 / 3 + 20
+    assert size <= max(len(msgspec.json.encode(blob(raw))), len(raw) * 4 / 3 + 20)
+
+
+def test_text_stays_text_in_events_and_always_in_states() -> None:
+    lines = b'a line of words\n\tand "quoted" ones\n' * 1000
+    assert carried(lines) == blob(lines) == lines.decode()
+    assert blob(b"\x01" * 5000) == "\x01" * 5000
+    assert carried(b"\x01" * SHORT_BYTES) == "\x01" * SHORT_BYTES
 
 
 @given(st.binary(max_size=80))

@@ -18,7 +18,7 @@ from actors.kv.v3 import errors
 from actors.kv.v3.ranges import Query
 from streams.events import kv3 as says
 from streams.events.base64 import Blob
-from streams.events.blobs import blob
+from streams.events.blobs import carried
 
 #: What etcd's envelope adds to a request.
 ENVELOPE_BYTES = 18
@@ -56,14 +56,14 @@ def query(asked: RangeRequest) -> Query:
 def put(asked: PutRequest) -> says.Put:
     """Raises EMPTY_KEY, VALUE_PROVIDED, LEASE_PROVIDED."""
     _check_put(asked)
-    return says.Put(blob(asked.key), blob(asked.value), asked.lease, asked.ignore_value, asked.ignore_lease)
+    return says.Put(carried(asked.key), carried(asked.value), asked.lease, asked.ignore_value, asked.ignore_lease)
 
 
 def delete(asked: DeleteRangeRequest) -> says.Delete:
     """Raises EMPTY_KEY."""
     if not asked.key:
         raise errors.EMPTY_KEY
-    return says.Delete(blob(asked.key), blob(asked.range_end))
+    return says.Delete(carried(asked.key), carried(asked.range_end))
 
 
 class Txn:
@@ -193,7 +193,7 @@ def _ops(ops: list[RequestOp], left: int, found: Txn) -> tuple[list[says.Op], in
             if new.prev_kv:
                 found.shown.append((new.key, b""))
             cost += PUT_BYTES + len(new.key) + len(new.value)
-            out.append(says.OpPut(blob(new.key), blob(new.value), new.lease, new.ignore_value, new.ignore_lease))
+            out.append(says.OpPut(carried(new.key), carried(new.value), new.lease, new.ignore_value, new.ignore_lease))
         elif which == DELETE:
             gone = op.request_delete_range
             assert gone is not None
@@ -202,7 +202,7 @@ def _ops(ops: list[RequestOp], left: int, found: Txn) -> tuple[list[says.Op], in
             found.reads_only = found.serializable = False
             if gone.prev_kv:
                 found.shown.append((gone.key, gone.range_end))
-            out.append(says.OpDelete(blob(gone.key), blob(gone.range_end)))
+            out.append(says.OpDelete(carried(gone.key), carried(gone.range_end)))
         elif which == TXN:
             inner = op.request_txn
             assert inner is not None
@@ -227,8 +227,8 @@ def _inner(asked: TxnRequest, left: int, found: Txn) -> tuple[says.OpTxn, int]:
 
 def _range(asked: RangeRequest) -> says.OpRange:
     return says.OpRange(
-        key=blob(asked.key),
-        range_end=blob(asked.range_end),
+        key=carried(asked.key),
+        range_end=carried(asked.range_end),
         limit=asked.limit,
         revision=asked.revision,
         order=asked.sort_order,
@@ -251,7 +251,7 @@ def _compare(one: Compare) -> says.Compare:
     target = one.target
     if not 0 <= one.result <= 3:
         found = (0, 1, 0) if target == 3 else (0, 3, -1)
-        return says.Compare(blob(one.key), *found, blob(one.range_end))
+        return says.Compare(carried(one.key), *found, carried(one.range_end))
     operand: Blob | int = 0
     if target == 0:
         operand = one.version
@@ -260,7 +260,7 @@ def _compare(one: Compare) -> says.Compare:
     elif target == 2:
         operand = one.mod_revision
     elif target == 3:
-        operand = blob(one.value)
+        operand = carried(one.value)
     elif target == 4:
         operand = one.lease
-    return says.Compare(blob(one.key), target, one.result, operand, blob(one.range_end))
+    return says.Compare(carried(one.key), target, one.result, operand, carried(one.range_end))

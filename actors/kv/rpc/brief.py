@@ -11,7 +11,7 @@ from actors.kv.proto import etcd_wire as wire
 from actors.kv.proto.varints import Irregular, more, signed
 from actors.kv.rpc.asked import PUT_BYTES
 from streams.events import kv3 as says
-from streams.events.blobs import blob
+from streams.events.blobs import carried
 
 # a constant is sooner there than an import, compiled
 _TXN: Final = says.Txn
@@ -120,9 +120,9 @@ def _compare(raw: bytes, at: int, end: int) -> says.Compare | None:
     if at != end or not key or not 0 <= result <= 3 or not 0 <= target <= 4:
         return None
     if target == 3:
-        return _COMPARE(blob(key), target, result, blob(value))
+        return _COMPARE(carried(key), target, result, carried(value))
     # where target and operand don't agree, etcd compares with the target's default
-    return _COMPARE(blob(key), target, result, operand if which == target + _OPERAND else 0)
+    return _COMPARE(carried(key), target, result, operand if which == target + _OPERAND else 0)
 
 
 def _op(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
@@ -161,7 +161,7 @@ def _put(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
         return False
     branch.puts.append(key)
     branch.cost += PUT_BYTES + len(key) + len(value)
-    branch.ops.append(_OP_PUT(blob(key), blob(value), lease))
+    branch.ops.append(_OP_PUT(carried(key), carried(value), lease))
     return True
 
 
@@ -195,9 +195,9 @@ def _range(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
     if at != end or not key:
         return False
     if not (range_end or limit or revision or keys_only or count_only):
-        branch.ops.append(_OP_RANGE(blob(key)))
+        branch.ops.append(_OP_RANGE(carried(key)))
         return True
-    branch.ops.append(_OP_RANGE(blob(key), blob(range_end), limit, revision, 0, 0, keys_only, count_only))
+    branch.ops.append(_OP_RANGE(carried(key), carried(range_end), limit, revision, 0, 0, keys_only, count_only))
     return True
 
 
@@ -218,5 +218,5 @@ def _delete(raw: bytes, at: int, end: int, branch: _Branch) -> bool:
     if at != end or not key:
         return False
     branch.deletes += 1
-    branch.ops.append(_OP_DELETE(blob(key), blob(range_end)))
+    branch.ops.append(_OP_DELETE(carried(key), carried(range_end)))
     return True

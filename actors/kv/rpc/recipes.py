@@ -20,7 +20,7 @@ from actors.kv.v3.errors import V3Error
 from actors.kv.v3.revs import Rev
 from actors.kv.v3.store import Result
 from streams.events import kv3 as says
-from streams.events.base import blob
+from streams.events.base import carried
 
 #: TTL of a lease that nobody brought.
 SESSION_TTL_S = 60
@@ -70,7 +70,7 @@ class Recipes:
     async def _unlock(self, call: Call, request: lock.UnlockRequest) -> lock.UnlockResponse:
         if not request.key:
             raise errors.EMPTY_KEY
-        result = await self._say(call, says.Delete(blob(request.key)))
+        result = await self._say(call, says.Delete(carried(request.key)))
         return self._rpc.head(lock.UnlockResponse(), result.revision)
 
     # -- elections --------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Recipes:
         """Raises NOT_LEADER: the key isn't the one that was campaigned with."""
         if not leader.key:
             raise errors.EMPTY_KEY
-        put = says.OpPut(blob(leader.key), blob(value), leader.lease)
+        put = says.OpPut(carried(leader.key), carried(value), leader.lease)
         result = await self._say(call, says.Txn([_is(leader.key, leader.rev)], [put]))
         if not result.value.succeeded:
             raise NOT_LEADER
@@ -115,7 +115,7 @@ class Recipes:
         leader = _leader_of(request)
         if not leader.key:
             raise errors.EMPTY_KEY
-        delete = says.OpDelete(blob(leader.key))
+        delete = says.OpDelete(carried(leader.key))
         result = await self._say(call, says.Txn([_is(leader.key, leader.rev)], [delete]))
         return self._rpc.head(election.ResignResponse(), result.revision)
 
@@ -149,8 +149,8 @@ class Recipes:
             granted = await self._say(call, says.LeaseGrant(secrets.randbits(62) + 1, SESSION_TTL_S))
             lease = granted.value.id
         key = queue + b"%x" % (lease & 0xFFFFFFFFFFFFFFFF)
-        put = says.OpPut(blob(key), blob(value), lease)
-        result = await self._say(call, says.Txn([_is(key, 0)], [put], [says.OpRange(blob(key))]))
+        put = says.OpPut(carried(key), carried(value), lease)
+        result = await self._say(call, says.Txn([_is(key, 0)], [put], [says.OpRange(carried(key))]))
         (done,) = result.value.results
         return key, done if result.value.succeeded else done.kvs[0]
 
@@ -184,7 +184,7 @@ class Recipes:
         return await self._rpc.command(call, data, 1000)
 
     def _leave(self, call: Call, key: bytes) -> None:
-        self._rpc.tell(call, says.Delete(blob(key)))
+        self._rpc.tell(call, says.Delete(carried(key)))
 
 
 async def _told_by_a_client(work: Coroutine[Any, Any, Any]) -> Any:
@@ -214,4 +214,4 @@ class _Waiter:
 
 
 def _is(key: bytes, created: int) -> says.Compare:
-    return says.Compare(blob(key), target=1, result=0, operand=created)
+    return says.Compare(carried(key), target=1, result=0, operand=created)

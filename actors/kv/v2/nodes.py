@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from streams.events.base import Base64, Blob, blob, unblob
+from streams.events.base import Base64, Blob, blob, carried, unblob
+from streams.events.blobs import SHORT_BYTES
 
 
 class File(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -65,10 +66,17 @@ def text_of(value: Blob) -> str:
 
 
 def blob_of(text: str) -> Blob:
-    """The inverse of :func:`text_of`."""
+    """The inverse of :func:`text_of`, as states have it."""
     if text.isascii():
         return text
     return blob(text.encode("utf-8", "surrogateescape"))
+
+
+def carried_of(text: str) -> Blob:
+    """The inverse of :func:`text_of`, as events have it."""
+    if len(text) <= SHORT_BYTES and text.isascii():
+        return text
+    return carried(text.encode("utf-8", "surrogateescape"))
 
 
 def shown(text: str) -> str:

@@ -15,7 +15,7 @@ from actors.kv.v2.kinds import Command as Command
 from actors.kv.v2.kinds import Read as Read
 from actors.kv.v2.kinds import Redirect as Redirect
 from actors.kv.v2.kinds import Watch as Watch
-from actors.kv.v2.nodes import DEPTH_MAX, KEY_CHARACTERS_MAX, blob_of, clean
+from actors.kv.v2.nodes import DEPTH_MAX, KEY_CHARACTERS_MAX, blob_of, carried_of, clean
 from streams.events import kv as says
 from streams.events.base import Data
 
@@ -129,9 +129,10 @@ def _body(content_type: bytes, body: bytes, fields: dict[str, str]) -> None:
 
 
 def _put(key: str, value: str) -> Data:
-    if key.isascii() and value.isascii():
-        return says.Put(key, value)
-    return says.Set(blob_of(key or "/"), blob_of(value))
+    given = carried_of(value)
+    if isinstance(given, str) and key.isascii() and given.isascii():
+        return says.Put(key, given)
+    return says.Set(blob_of(key or "/"), given)
 
 
 def _checked(method: str, key: str, fields: dict[str, str]) -> Asked:
@@ -161,8 +162,8 @@ def _checked(method: str, key: str, fields: dict[str, str]) -> Asked:
         if wait and not quorum:  # with a quorum etcd doesn't wait
             return Watch(key, bool(recursive), bool(stream), since or 0, quorum)
         return Read(key, bool(recursive), bool(ordered), quorum)
-    name, value = blob_of(key or "/"), blob_of(fields.get("value", ""))
-    before = None if prev_value is None else blob_of(prev_value)
+    name, value = blob_of(key or "/"), carried_of(fields.get("value", ""))
+    before = None if prev_value is None else carried_of(prev_value)
     data: Data
     if method == "DELETE":
         data = says.Delete(name, bool(recursive), bool(directory), before, prev_index or None)

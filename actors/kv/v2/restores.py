@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from actors.kv.v2.nodes import Change, blob_of, clean, face, shown, text_of
+from actors.kv.v2.nodes import Change, blob_of, carried_of, clean, face, shown, text_of
 from actors.kv.v2.put import place
 from actors.kv.v2.store import HISTORY_EVENTS, Store
 from actors.kv.v3 import restores
@@ -200,5 +200,5 @@ def parts(plan: Planned, ident: str, size_max: int = PART_BYTES) -> list[says.Re
     for path in plan.dirs:
         made.room(len(path)).dirs.append(blob_of(path))
     for path, value in plan.puts:
-        made.room(len(path) + len(value)).puts.append((blob_of(path), blob_of(value)))
+        made.room(len(path) + len(value)).puts.append((blob_of(path), carried_of(value)))
     return made.all

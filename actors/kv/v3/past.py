@@ -7,7 +7,7 @@ from actors.kv.v3.restores import PART_BYTES, Parts, within
 from actors.kv.v3.revs import ALL_BEHIND, Rev, Revs
 from actors.kv.v3.store import Result
 from streams.events import kv3 as says
-from streams.events.base import blob
+from streams.events.base import carried
 from streams.outcomes import Accepted, AcceptedBefore
 from streams.records import Position
 from streams.replay import Applied
@@ -182,7 +182,7 @@ def parts(differences: Iterable[Difference], ident: str, size_max: int = PART_BY
     for key, _, after in differences:
         part = made.room(len(key) + (0 if after is None else len(after.value)))
         if after is None:
-            part.deletes.append(blob(key))
+            part.deletes.append(carried(key))
         else:
-            part.puts.append((blob(key), blob(after.value)))
+            part.puts.append((carried(key), carried(after.value)))
     return made.all

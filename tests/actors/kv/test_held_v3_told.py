@@ -12,8 +12,9 @@ from actors.kv.v3.errors import V3Error
 from actors.kv.v3.past import Difference, Made
 from actors.kv.v3.revs import Rev
 from streams.events import kv3 as says
-from streams.events.base import Data, unblob
+from streams.events.base import Data, encode, say, unblob
 from streams.history.at import state_at
+from streams.log.port import RECORD_BYTES_MAX
 from tests.actors.kv.test_travel import History
 from tests.folds import LOG
 
@@ -152,3 +153,10 @@ def test_errors_have_the_words_and_the_status_of_etcd() -> None:
             assert text in made
             assert (made[text].code, made[text].rejected.code) == (number, f"v3.{number}")
             assert made[text].rejected.message == text
+
+
+def test_a_large_value_comes_back_in_a_record_also_where_its_text_has_escapes() -> None:
+    value = b'"\\' * 750_000
+    [part] = past.parts([Difference(b"k", None, Rev(b"k", value, 2, 2, 1, 0, 0, None))], "i")
+    assert unblob(part.puts[0][1]) == value
+    assert len(encode([say(part)])) < RECORD_BYTES_MAX

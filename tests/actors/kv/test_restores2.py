@@ -15,7 +15,8 @@ from actors.kv.v2.watch import Hub
 from streams.events import kv as says
 from streams.events import kv3
 from streams.events import log as log_says
-from streams.events.base import Data, say
+from streams.events.base import Data, encode, say
+from streams.log.port import RECORD_BYTES_MAX
 from streams.outcomes import Accepted, Rejected
 from streams.replay import Applied, Replica
 from tests.folds import LOG, Writer, opened
@@ -338,3 +339,12 @@ def test_a_put_behind_an_imports_end_in_the_same_record_is_kept() -> None:
     run.say(*map(say, (kv3.ImportEnd("i"), says.Put("/a/c", "2"), says.Put("/k", "3"))))
     assert shape(run.store, [""]) == {"": None, "/a": None, "/a/b": "1", "/a/c": "2", "/k": "3"}
     assert shape(copy(run.fold).store, [""]) == shape(run.store, [""])
+
+
+def test_a_large_value_comes_back_in_a_record_also_where_its_text_has_escapes() -> None:
+    run = Run(says.Set("/k", "\1" * 1_000_000))
+    [part] = restores.parts(restores.planned(Store(), run.store, [""]), "i")
+    assert len(encode([say(part)])) < RECORD_BYTES_MAX
+    other = Run()
+    other.say(*map(say, (kv3.RestoreBegin("i", 1, v2=True), part, kv3.RestoreEnd("i"))))
+    assert other.store.files["/k"].value == "\1" * 1_000_000

@@ -1,6 +1,7 @@
 """The port as etcd's flags ask for it: TLS and certificates, users by certificate, JWT, quota, limits, listeners."""
 
 import asyncio
+import base64
 import json
 import os
 import socket
@@ -487,3 +488,20 @@ def test_who_asked_for_a_leader_is_told_when_nothing_of_one_came_for_three_lease
         assert 0.8 < time.monotonic() - began_s < 5
         etcd.put(b"w")  # and the others go on
         assert [len(next(plain).events) for _ in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize("one", [b"\x01", b'"', b"\\", b"\xff", "é".encode(), b"a"])
+def test_a_value_of_any_bytes_may_be_as_large_as_in_etcd(one: bytes, tmp_path: Path) -> None:
+    value = (one * 1_572_000)[:1_572_000]
+    with Running(tmp_path / "n") as server, client(server) as etcd:
+        etcd.put(b"k", value)
+        compare = pb.Compare(key=b"k", target=pb.Compare.VALUE, value=value)
+        txn = pb.TxnRequest(compare=[compare], success=[pb.RequestOp(request_put=pb.PutRequest(key=b"t"))])
+        assert etcd.ask("KV/Txn", txn, pb.TxnResponse).succeeded
+        page = Client(server.port)
+        body = json.dumps({"key": "ag==", "value": base64.b64encode(value).decode()})
+        assert page.raw("POST", "/v3/kv/put", body.encode())[0] == 200
+        page.close()
+        newest = server.fold.v3.revs.newest
+        assert newest[b"k"].value == newest[b"j"].value == value
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "request is too large", etcd.put, b"k", value + b"a" * 1000)
