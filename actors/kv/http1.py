@@ -16,11 +16,14 @@ from typing import Any, Final
 import httptools
 
 from actors.kv.exchange import Connection, Exchange
+from streams.log.port import RECORD_BYTES_MAX
 
 #: A body up to this is read; larger ones are refused with 413 before they are.
 BODY_BYTES_MAX = 2 * 1024 * 1024
-#: The same under /v3 and in steps of a restore: etcd's limit of a message is 2 MiB, and base64 takes a third more.
+#: The same under /v3: etcd's limit of a message is 2 MiB, and base64 takes a third more.
 V3_BODY_BYTES_MAX = 3 * 1024 * 1024
+#: The same of a step of an import or a restore, which becomes a record: as much as that may have.
+STEP_BODY_BYTES_MAX: Final = RECORD_BYTES_MAX
 #: Request line and headers together.
 HEAD_BYTES_MAX: Final = 64 * 1024
 #: Pipelined requests that may wait before reading pauses.
@@ -296,7 +299,10 @@ class Http1(Connection):
         path, _, reading.query = self._target().partition(b"?")
         reading.path = path
         length = reading.headers.get(b"content-length", b"0")
-        self._body_max = V3_BODY_BYTES_MAX if path.startswith((b"/v3", b"/internal/")) else BODY_BYTES_MAX
+        if self.trusted and path.startswith(b"/internal/"):
+            self._body_max = STEP_BODY_BYTES_MAX
+        else:
+            self._body_max = V3_BODY_BYTES_MAX if path.startswith(b"/v3") else BODY_BYTES_MAX
         if int(length) > self._body_max:
             raise _Refused(413, f"a body of {length.decode()} bytes; {self._body_max} at most")
         if (

@@ -131,6 +131,10 @@ class Info:
         who = exchange.headers.get(b"x-corelog-principal", b"").decode("ascii", "replace") or exchange.connection.peer
         self._commands.submit(say(data, principal=who), len(exchange.body) + 200, came)
 
+    def refuse(self, exchange: Exchange, status: int, why: str) -> None:
+        """A step that could not be read."""
+        self._json(exchange, {"message": why}, status)
+
     def serve_metrics(self, exchange: Exchange, path: str) -> None:
         """What is served at ``--listen-metrics-urls``."""
         if path in ("/metrics", "/health", "/livez", "/readyz"):

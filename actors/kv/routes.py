@@ -29,6 +29,9 @@ class Routes:
 
     def serve(self, exchange: Exchange) -> None:
         refused, connection = exchange.refused, exchange.connection
+        if refused is not None and connection.trusted and exchange.path.startswith(b"/internal/"):
+            self._info.refuse(exchange, *refused)
+            return
         if refused is not None:
             self._keys.error(exchange, V2Error(errors.INVALID_FORM, refused[1], 0, refused[0]))
             return

@@ -61,10 +61,10 @@ class KvFold:
         data, time_ms = event.data, context.record.time_ms
         if data.__module__ == v3_says.__name__:
             if data.__class__ in _IMPORTS and imports.is_v2(self, data):
-                return imports.change(self, data)
+                return imports.change(self, data, context.log.level)
             if data.__class__ in _RESTORES and restores.is_v2(self, data):
                 return restores.change(self, data, time_ms)
-            return self.v3.evolve(event, context.record.offset)
+            return self.v3.evolve(event, context.record.offset, context.log.level)
         if data.__module__ == v2_says.__name__:
             return self._change_users2(event, time_ms)
         match data:
@@ -123,7 +123,7 @@ class KvFold:
             elif kind is _V3_TXN:
                 slow += 1
                 if v3.alarms or v3.auth.enabled:
-                    out[at] = v3.evolve(event, record.offset)
+                    out[at] = v3.evolve(event, record.offset, log.level)
                 else:
                     out[at] = v3.plain_txn(data)
                 continue

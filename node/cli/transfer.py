@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ PART_BYTES = 384 * 1024
 def import_file(file: Path, common: Common) -> None:
     """Raises Failure: nothing was taken."""
     from actors.kv.bolt.errors import FileError
-    from actors.kv.bolt.imported import parts, store_of
+    from actors.kv.bolt.imported import parts, store_of, taken_off
 
     try:
         store = store_of(file)
@@ -33,7 +32,13 @@ def import_file(file: Path, common: Common) -> None:
     if store.empty:
         raise Failure(f"{file}: there is nothing in it", USAGE)
     if os.stat(file).st_size % 512 == 0:
-        note(f"{file} has no SHA-256 behind it (a copy of a database, no snapshot): it is taken as it is")
+        note(
+            f"{file} has no SHA-256 behind it: it is taken as it is, unchecked, as a copy of a database "
+            "(etcdutl would want --skip-hash-check); where it should be a snapshot, it was cut off"
+        )
+    if lost := taken_off(store):
+        names = ", ".join(key[:100].decode("utf-8", "backslashreplace") for key in lost[:5])
+        note(f"{len(lost)} keys were on leases that {file} lacks, and stay until they are deleted: {names}")
     position = _import(list(parts(store, PART_BYTES)), False, common)
     note(f"position {position}")
     revs = store.revs
@@ -43,7 +48,8 @@ def import_file(file: Path, common: Common) -> None:
 def import_folder(folder: Path, common: Common) -> None:
     """A v2 data folder. Raises Failure: nothing was taken."""
     from actors.kv.bolt.errors import FileError
-    from actors.kv.bolt.imported2 import store_of
+    from actors.kv.bolt.imported import joined
+    from actors.kv.bolt.imported2 import store_of, twice_escaped
     from actors.kv.v2.auth import Auth
     from actors.kv.v2.imports import lines
 
@@ -55,23 +61,10 @@ def import_folder(folder: Path, common: Common) -> None:
         raise Failure(f"{folder}: {error}", USAGE) from error
     if not store.index:
         raise Failure(f"{folder}: there is nothing of v2 in it", USAGE)
-    position = _import(list(_joined(lines(store, users))), True, common)
+    position = _import(list(joined(lines(store, users, twice_escaped), PART_BYTES)), True, common)
     note(f"position {position}; v3's keys of a data folder aren't taken: etcdctl snapshot save makes a file of them")
     known, on = (len(users.users), users.enabled) if isinstance(users, Auth) else (0, False)
     print(f"{len(store.files)} keys, index {store.index}, {known} users{' (auth is on)' if on else ''}")
-
-
-def _joined(lines: Iterable[bytes]) -> Iterator[str]:
-    """In pieces of about PART_BYTES."""
-    gathered: list[bytes] = []
-    held = 0
-    for line in lines:
-        gathered.append(line)
-        held += len(line)
-        if held >= PART_BYTES:
-            yield b"".join(gathered).decode()
-            gathered, held = [], 0
-    yield b"".join(gathered).decode()
 
 
 def _import(pieces: list[str], v2: bool, common: Common) -> str:
@@ -93,7 +86,7 @@ def _users(store: Any) -> str:
 def _step(connection: http.client.HTTPConnection, body: dict[str, Any]) -> Any:
     """Raises Failure."""
     try:
-        connection.request("POST", "/internal/import", json.dumps(body).encode())
+        connection.request("POST", "/internal/import", json.dumps(body, ensure_ascii=False).encode())
         answer = connection.getresponse()
         told = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -11,14 +11,16 @@ from typing import TypeVar
 import msgspec
 
 from actors.kv.bolt.errors import FolderError
-from actors.kv.bolt.v2 import KEYS, Backup, Request, read
+from actors.kv.bolt.imported import PAIR_BYTES_MAX
+from actors.kv.bolt.v2 import KEYS, Backup, Node, Request, read
 from actors.kv.v2 import delete, put
 from actors.kv.v2.auth import Auth, Kept, Role, User
 from actors.kv.v2.errors import V2Error
-from actors.kv.v2.nodes import Dir, File, blob_of
-from actors.kv.v2.store import BESIDE, Store
+from actors.kv.v2.nodes import Dir, File, blob_of, clean, shown
+from actors.kv.v2.store import BESIDE, LINE_BYTES, Store
 from streams.events import kv as says
 from streams.events import kv2 as users_say
+from streams.events.base import Base64, Blob
 
 #: Where etcd keeps v2's users, and what nobody may change as a key.
 USERS = "/2"
@@ -37,6 +39,15 @@ def store_of(folder: Path, now_ms: int) -> tuple[Store, Kept]:
     return _keys(whole, now_ms), users
 
 
+def twice_escaped(value: str) -> Blob:
+    """As :func:`actors.kv.bolt.imported.twice_escaped`."""
+    return Base64(_raw(value)) if len(value) > LINE_BYTES else blob_of(value)
+
+
+def _raw(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
+
+
 class _Whole:
     """``store``: all of etcd's tree; ``expires_ns``: of what has a TTL."""
 
@@ -46,7 +57,9 @@ class _Whole:
         for path in ("/0", KEYS):
             store.dirs[""].children[path] = None
             store.dirs[path] = Dir({}, 0, 0)
+        taken = {""}
         for node in backup.nodes:
+            self._check_place(node, taken)
             expires_ms = max(1, node.expires_ns // 1_000_000) if node.expires_ns is not None else 0
             store.dirs[node.path.rpartition("/")[0]].children[node.path] = None
             if node.value is None:
@@ -59,6 +72,22 @@ class _Whole:
         store.index = backup.index
         for one in backup.requests:
             self._do(one)
+
+    def _check_place(self, node: Node, taken: set[str]) -> None:
+        """etcd finds a node by the names on its way, and its path is these; what isn't would halt who deletes it."""
+        path, above = node.path, node.path.rpartition("/")[0]
+        why = ""
+        if path in taken:
+            why = "is there twice"
+        elif clean(path) != path:
+            why = "is no clean path"
+        elif above not in self.store.dirs:
+            why = "is below no directory"
+        elif node.value is not None and path in self.store.dirs:
+            why = "is a file where etcd has a directory"
+        if why:
+            raise FolderError("member/snap", 0, f"{shown(path)!r} {why}: the tree isn't etcd's; try an older backup")
+        taken.add(path)
 
     def _do(self, one: Request) -> None:
         """A request that etcd refused is refused again, and changes nothing."""
@@ -141,6 +170,11 @@ def _keys(whole: _Whole, now_ms: int) -> Store:
             made.dirs[path[cut:]] = Dir({}, there.created, there.modified, there.expires_ms)
     for path, file in source.files.items():
         if path.startswith(KEYS + "/"):
+            if (size := len(_raw(file.value or ""))) > PAIR_BYTES_MAX:
+                why = (
+                    f"the value of {shown(path[cut:])} has {size} bytes; no more than {PAIR_BYTES_MAX} can be imported"
+                )
+                raise FolderError("member", 0, why)
             made.files[path[cut:]] = file
     for path, there in source.dirs.items():
         if path == KEYS or path.startswith(KEYS + "/"):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from actors.kv.bolt.errors import MessageError
 from actors.kv.v3.hashes import varint
+from actors.kv.v3.imports import NUMBER_MAX
 from actors.kv.v3.revs import Rev
 
 _INT64 = 1 << 63
@@ -123,7 +124,7 @@ def to_rev(message: bytes, main: int, sub: int, dead: bool) -> Rev:
                 lease = signed(content)
     if dead:
         return Rev(key, b"", 0, main, 0, 0, sub, None)
-    if mod != main or not 0 < create <= mod or version < 1:
+    if mod != main or not 0 < create <= mod or not 0 < version <= NUMBER_MAX:
         raise MessageError(f"created at {create}, changed at {mod}, version {version} beside revision {main}")
     return Rev(key, value, create, mod, version, lease, sub, None)
 

@@ -19,7 +19,8 @@ from actors.kv.bolt import messages
 from actors.kv.bolt.errors import BoltError, MessageError, SnapshotError
 from actors.kv.bolt.file import Bucket, Writer
 from actors.kv.bolt.read import File
-from actors.kv.v3.leases import Lease
+from actors.kv.v3.imports import NUMBER_MAX
+from actors.kv.v3.leases import TTL_MAX_S, Lease
 from actors.kv.v3.revs import Rev, Revs
 from actors.kv.v3.store import Store
 
@@ -185,6 +186,8 @@ class Snapshot:
                 lease, ttl_s, left_s = messages.to_lease(value)
                 if _unsigned(lease) != key:
                     raise MessageError(f"holds the lease {lease}")
+                if max(ttl_s, left_s) > TTL_MAX_S:
+                    raise MessageError(f"a TTL of {max(ttl_s, left_s)} s; etcd grants {TTL_MAX_S} at most")
             except MessageError as error:
                 raise _wrong(b"lease", key, error) from None
             yield LeaseRow(lease, ttl_s, left_s or ttl_s)
@@ -221,6 +224,8 @@ class Snapshot:
         except MessageError as error:
             raise SnapshotError("key", str(error)) from None
         self.revision = max(1, newest, self.scheduled)
+        if self.revision > NUMBER_MAX:
+            raise SnapshotError("key or meta", f"revision {self.revision}; above {NUMBER_MAX} is no room for more")
 
 
 def read(path: str | Path) -> Snapshot:
@@ -231,8 +236,10 @@ def read(path: str | Path) -> Snapshot:
 def _checked(data: mmap) -> bool:
     """Whether a hash stands behind the file; it has to be right."""
     end = len(data)
-    if end % SECTOR_BYTES != HASH_BYTES:
+    if not end % SECTOR_BYTES:
         return False
+    if end % SECTOR_BYTES != HASH_BYTES:
+        raise SnapshotError("the file", f"{end} bytes are neither whole pages nor those and a SHA-256: it was cut off")
     end -= HASH_BYTES
     total = hashlib.sha256()
     with memoryview(data) as view:

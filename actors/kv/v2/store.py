@@ -4,7 +4,7 @@ The verbs over it are functions, a file per family: ``put``, ``delete``, ``get``
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from actors.kv.v2.nodes import (
     plain_change,
     text_in,
 )
+from streams.events.base import Blob
 
 #: Changes kept for watchers that ask for an index of the past; older ones answer 401.
 HISTORY_EVENTS = 1000
@@ -128,8 +129,11 @@ class Store:
 
     # -- snapshots --------------------------------------------------------------------------------------------
 
-    def encode(self) -> Iterator[bytes]:
-        """Lines of JSON: a head, the changes, then directories (parents first), each followed by its files."""
+    def encode(self, form: Callable[[str], Blob] = blob_of) -> Iterator[bytes]:
+        """Lines of JSON: a head, the changes, then directories (parents first), each followed by its files.
+
+        form: of files' values; a state has the one that is alike everywhere.
+        """
         yield _line({"index": self.index})
         for change in self.history:
             yield _line({"change": plain_change(change)})
@@ -141,7 +145,7 @@ class Store:
                 if (node := self.files.get(child)) is not None:
                     assert node.value is not None
                     name = blob_of(child[len(path) + 1 :])
-                    rows.append([name, blob_of(node.value), node.created, node.modified, *self._ttl(child, node)])
+                    rows.append([name, form(node.value), node.created, node.modified, *self._ttl(child, node)])
                     size += 64 + len(node.value)
                     if size >= LINE_BYTES:
                         yield _line({"files": rows})

@@ -1,11 +1,14 @@
 """A store that comes from elsewhere, in parts: nothing of it is there before all of it is. Pure."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UnsetType
 
+from actors.kv.v3 import policies
 from streams.events import kv3 as says
+from streams.kinds import ALIKE_FROM_LEVEL
 from streams.outcomes import DONE, Outcome, Rejected
 
 if TYPE_CHECKING:
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
 
 #: Parts are a few hundred KiB: a store of 16 GiB has fewer.
 PARTS_MAX = 65536
+#: A revision, a version or a lease's milliseconds: what counts on from there stays within 64 bits.
+NUMBER_MAX = 2**62
+#: What parts that make no store may raise.
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, msgspec.MsgspecError)
 NOT_EMPTY = Rejected("v3-import.not-empty", "the store isn't empty: import into a new cluster, or another log")
 OTHER = Rejected("v3-import.not-begun", "this import was not begun, or another one was begun since; begin it again")
 
@@ -26,9 +33,9 @@ class Staged(msgspec.Struct):
     v2: bool | UnsetType = msgspec.UNSET
 
 
-def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.ImportEnd) -> Outcome | None:
+def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.ImportEnd, level: int) -> Outcome | None:
     """Take a step; None: the store is there. What is refused changes nothing but an import that can't end any more,
-    which is dropped."""
+    which is dropped. level: the log's."""
     if not store.empty:
         store.staged = None
         return NOT_EMPTY
@@ -39,7 +46,7 @@ def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.Impor
             return part(store.staged, data)
         case _:
             outcome, lines = end(store, data)
-            return outcome if outcome is not None else _take(store, lines)
+            return outcome if outcome is not None else _take(store, lines, level)
 
 
 def begin(store: "Store", data: says.ImportBegin) -> Outcome:
@@ -71,10 +78,37 @@ def end(store: "Store", data: says.ImportEnd) -> tuple[Outcome | None, list[byte
     return None, [line for number in range(staged.parts) for line in staged.lines[number].encode().split(b"\n") if line]
 
 
-def _take(store: "Store", lines: list[bytes]) -> Outcome | None:
+def _take(store: "Store", lines: list[bytes], level: int) -> Outcome | None:
+    trial = type(store)()  # whether it can be: a store that is half there would be worse than none
+    trial.revs.policies = policies.restored(policies.encoded(store.revs.policies), trial.revs)
     try:
-        type(store)().restore(lines)  # whether it can be: a store that is half there would be worse than none
-    except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        trial.restore(lines)
+        if level >= ALIKE_FROM_LEVEL:
+            _check(trial)
+    except DAMAGE as error:
         return Rejected("v3-import.damaged", f"the parts make no store: {error}")
     store.restore(lines)
     return None
+
+
+def _check(store: "Store") -> None:
+    """Whether later changes can go on from it. Raises ValueError. Ids of leases may be any that have 64 bits."""
+    revs = store.revs
+    check_numbers([revs.revision, revs.compacted + 1, store.auth.revision])
+    for one in store.leases.by_id.values():
+        check_numbers([abs(one.id) // 2, one.ttl_s, one.left_ms])
+    before = (0, 0)
+    for rev in revs.retained():
+        check_numbers([rev.create, rev.version, abs(rev.lease) // 2])
+        if not before < (rev.mod, rev.sub) or rev.create > rev.mod:
+            raise ValueError(f"the revision {rev.mod}.{rev.sub} doesn't come after {before[0]}.{before[1]}")
+        before = rev.mod, rev.sub
+    if (last := max(before[0], revs.compacted)) > revs.revision:
+        raise ValueError(f"there is a revision {last} in a store of revision {revs.revision}")
+
+
+def check_numbers(numbers: Iterable[int]) -> None:
+    """Raises ValueError."""
+    for number in numbers:
+        if not isinstance(number, int) or not 0 <= number <= NUMBER_MAX:
+            raise ValueError(f"the number {number}; from 0 to {NUMBER_MAX} can be")

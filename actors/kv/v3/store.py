@@ -1,6 +1,6 @@
 """The v3 store: revisions, leases and alarms, and what each event does to them. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,8 @@ from actors.kv.v3.leases import Lease, Leases
 from actors.kv.v3.lines import Line, Row
 from actors.kv.v3.revs import OVERHEAD_BYTES, Rev, Revs
 from streams.events import kv3 as says
-from streams.events.base import Event, blob, unblob
+from streams.events.base import Blob, Event, blob, unblob
+from streams.kinds import ALIKE_FROM_LEVEL
 from streams.outcomes import DONE, Accepted, Outcome, Rejected
 
 # a constant is sooner there than an import, compiled
@@ -47,14 +48,14 @@ class Store:
         #: the version that the cluster is to get
         self.downgrade = ""
 
-    def evolve(self, event: Event, offset: int) -> Outcome:
-        """Apply an event of this family, from the record at ``offset``."""
+    def evolve(self, event: Event, offset: int, level: int = ALIKE_FROM_LEVEL) -> Outcome:
+        """Apply an event of this family, from the record at ``offset``. level: the log's."""
         try:
             if self.alarms:
                 self._check_alarms(event.data)
             if self.auth.enabled and not event.term:  # the master's own word needs no user
                 check_event(self.auth, self.leases, event.data, event.principal)
-            value = self._evolved(event.data, offset)
+            value = self._evolved(event.data, offset, level)
         except V3Error as error:
             return error.rejected
         if isinstance(value, Accepted | Rejected):
@@ -62,7 +63,7 @@ class Store:
         # what a session keeps goes into snapshots: plain data there
         return Accepted(self.revs.revision if event.client else Result(self.revs.revision, value))
 
-    def _evolved(self, data: Any, offset: int) -> Any:
+    def _evolved(self, data: Any, offset: int, level: int) -> Any:
         match data:
             case says.Put():
                 return self.put(data)
@@ -93,7 +94,7 @@ class Store:
                 self.downgrade = data.version
                 return None
             case says.ImportBegin() | says.ImportPart() | says.ImportEnd():
-                return imports.change(self, data)
+                return imports.change(self, data, level)
             case says.RestoreBegin() | says.RestorePart() | says.RestoreEnd():
                 return restores.change(self, data)
             case says.PolicySet() | says.PolicyRemove() | says.PrefixCompact():
@@ -182,8 +183,11 @@ class Store:
         revs = self.revs.revision == 1 and self.revs.compacted < 0
         return revs and not (self.leases.by_id or self.alarms or self.downgrade) and self.auth.untouched
 
-    def encode(self) -> Iterator[bytes]:
-        """Lines of JSON, each beginning with :data:`LINE`; none of a store that nothing happened to."""
+    def encode(self, form: Callable[[bytes], Blob] = blob) -> Iterator[bytes]:
+        """Lines of JSON, each beginning with :data:`LINE`; none of a store that nothing happened to.
+
+        form: of keys and values; a state has the one that is alike everywhere.
+        """
         if self.untouched:
             return
         revs = self.revs
@@ -202,7 +206,7 @@ class Store:
         for piece in restores.lines(self.restoring):
             yield _encoded(Line(1, restoring=piece))
         for rev in revs.retained():
-            rows.append((blob(rev.key), blob(rev.value), rev.create, rev.mod, rev.version, rev.lease, rev.sub))
+            rows.append((form(rev.key), form(rev.value), rev.create, rev.mod, rev.version, rev.lease, rev.sub))
             size += rev.size
             if size >= LINE_BYTES:
                 yield _encoded(Line(1, revs=rows))
@@ -243,6 +247,8 @@ class Store:
         newest = self.revs.newest
         for key in self.revs.live:
             if lease := newest[key].lease:
+                if lease not in self.leases.by_id:
+                    raise ValueError(f"the key {key!r} is on the lease {lease}, which isn't there")
                 self.leases.attach(lease, key)
 
 

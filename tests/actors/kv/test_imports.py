@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.kv.bolt import imported
 from actors.kv.bolt.imported import parts, store_of
 from actors.kv.bolt.snapshot import written
 from actors.kv.rpc.snapshots import auth_rows
 from actors.kv.v3 import imports
+from actors.kv.v3.revs import Rev
 from actors.kv.v3.store import Store
 from node.cli import transfer
 from node.cli.client import Common, Failure
@@ -21,8 +23,8 @@ from streams.outcomes import Accepted, Outcome, Rejected
 from tests.actors.kv.server import Running
 
 
-def apply(store: Store, *data: Data) -> list[Outcome]:
-    return [store.evolve(say(one), offset) for offset, one in enumerate(data)]
+def apply(store: Store, *data: Data, level: int = 3) -> list[Outcome]:
+    return [store.evolve(say(one), offset, level) for offset, one in enumerate(data)]
 
 
 def filled(changes: int = 300) -> Store:
@@ -135,7 +137,7 @@ def test_in_and_out_of_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]
 
 
-@pytest.mark.parametrize("wrong", ["gone", "empty", "junk", "cut", "changed"])
+@pytest.mark.parametrize("wrong", ["gone", "empty", "junk", "cut", "cut in the hash", "changed"])
 def test_a_wrong_file_is_named(wrong: str, tmp_path: Path) -> None:
     file = file_of(filled(), tmp_path / "f")
     raw = bytearray(file.read_bytes())
@@ -147,12 +149,120 @@ def test_a_wrong_file_is_named(wrong: str, tmp_path: Path) -> None:
         file.write_bytes(os.urandom(20_000))
     elif wrong == "cut":
         file.write_bytes(raw[: len(raw) // 2])
+    elif wrong == "cut in the hash":
+        file.write_bytes(raw[:-10])
     else:
         raw[len(raw) // 2] ^= 1
         file.write_bytes(raw)
     with pytest.raises(Failure, match="f: ") as refused:
         transfer.import_file(file, Common(data=tmp_path))
     assert refused.value.exit_code == 2
+
+
+def test_a_file_without_its_hash_is_taken_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = file_of(filled(), tmp_path / "f")
+    file.write_bytes(file.read_bytes()[:-32])
+    with Running(tmp_path / "n") as server:
+        server.folder.joinpath("run", "corelog.sock").touch()
+        transfer.import_file(file, Common(data=tmp_path / "n"))
+    assert "unchecked" in capsys.readouterr().err
+
+
+def file_of_revs(path: Path, *revs: Rev) -> Path:
+    store = Store()
+    for rev in revs:
+        store.revs.relink(rev)
+    store.revs.relinked(max(rev.mod for rev in revs), -1)
+    return file_of(store, path)
+
+
+def test_large_values_whose_escapes_are_escaped_again_are_taken(tmp_path: Path) -> None:
+    values = [b'"\\' * 780_000, b"\x01" * 1_570_000, b"\x01" * 60_000, b'"' * 60_000, "é".encode() * 700_000]
+    revs = [Rev(b"k%d" % at, value, at, at, 1, 0, 0, None) for at, value in enumerate(values * 3, 2)]
+    file = file_of_revs(tmp_path / "f", *revs)
+    with Running(tmp_path / "n") as server:
+        server.folder.joinpath("run", "corelog.sock").touch()
+        transfer.import_file(file, Common(data=tmp_path / "n"))
+        assert [rev.value for rev in server.fold.v3.revs.retained()] == values * 3
+
+
+def test_a_value_that_no_record_holds_is_named(tmp_path: Path) -> None:
+    large = Rev(b"large", bytes(imported.PAIR_BYTES_MAX), 2, 2, 1, 0, 0, None)
+    with pytest.raises(Failure, match=r"key b'large' at revision 2: it has 2621445 bytes with its value"):
+        transfer.import_file(file_of_revs(tmp_path / "f", large), Common(data=tmp_path))
+
+
+def test_a_step_that_is_too_large_is_refused_in_words_that_fit(tmp_path: Path) -> None:
+    with Running(tmp_path) as server:
+        server.folder.joinpath("run", "corelog.sock").touch()
+        connection = transfer._connected(Common(data=tmp_path))
+        with pytest.raises(Failure, match=r"a body of \d+ bytes; 4190208 at most; nothing was imported"):
+            transfer._step(connection, {"part": {"id": "i", "number": 0, "lines": "a" * 4_190_208}})
+        connection.close()
+
+
+def test_a_key_on_a_lease_that_the_file_lacks_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    revs = [Rev(b"k", b"v", 2, 2, 1, 77, 0, None), Rev(b"once", b"v", 3, 3, 1, 78, 0, None)]
+    file = file_of_revs(tmp_path / "f", *revs, Rev(b"once", b"v", 3, 4, 2, 0, 0, None))
+    with Running(tmp_path / "n") as server:
+        server.folder.joinpath("run", "corelog.sock").touch()
+        transfer.import_file(file, Common(data=tmp_path / "n"))
+        assert "1 keys were on leases that" in capsys.readouterr().err
+        assert [(rev.key, rev.lease) for rev in server.fold.v3.revs.retained()] == [
+            (b"k", 0),
+            (b"once", 78),  # of the past: it ended since
+            (b"once", 0),
+        ]
+    lines = '{"v3":1,"revision":2,"revs":[["k","v",2,2,1,77,0]]}\n'
+    [_, _, outcome] = apply(Store(), says.ImportBegin("i", 1), says.ImportPart("i", 0, lines), says.ImportEnd("i"))
+    assert isinstance(outcome, Rejected)
+    assert outcome.message.endswith("the key b'k' is on the lease 77, which isn't there")
+
+
+@pytest.mark.parametrize("wrong", ["revision", "version", "ttl", "auth"])
+def test_numbers_that_leave_no_room_are_refused(wrong: str, tmp_path: Path) -> None:
+    store, top = Store(), 2**62 + 1
+    if wrong == "ttl":
+        apply(store, says.LeaseGrant(1, 9_000_000_000))
+        store.leases.by_id[1].ttl_s += 1
+    if wrong == "auth":
+        apply(store, says.UserAdd("a", ""))
+        store.auth.revision = top
+    mod, version = (top, 1) if wrong == "revision" else (2, top if wrong == "version" else 1)
+    store.revs.relink(Rev(b"k", b"v", 2, mod, version, 0, 0, None))
+    store.revs.relinked(mod, -1)
+    with pytest.raises(Failure, match=r"f: (key|lease|auth)"):
+        transfer.import_file(file_of(store, tmp_path / "f"), Common(data=tmp_path))
+    if wrong != "ttl":
+        # the same by its lines, which the socket takes
+        target = Store()
+        assert code(apply(target, *steps(store, 1000))[-1]) == "v3-import.damaged"
+        assert target.untouched
+        assert isinstance(apply(Store(), *steps(store, 1000), level=2)[-1], Accepted), "as older nodes take it"
+
+
+@pytest.mark.parametrize("level", [1, 3])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '{"v3":1,"revision":5,"revs":[["k","v",1,99999999999999999999,1,0,0],["k","v",1,99999999999999999999,2,0,0]]}\n',
+        '{"v3":1,"of others":' + "[" * 100_000,
+    ],
+)
+def test_what_raised_is_refused_at_every_level(lines: str, level: int) -> None:
+    target = Store()
+    said = [says.PolicySet("k", max_bytes=10**6), says.ImportBegin("i", 1), says.ImportPart("i", 0, lines)]
+    assert code(apply(target, *said, says.ImportEnd("i"), level=level)[-1]) == "v3-import.damaged"
+    assert target.empty
+    assert isinstance(apply(target, says.Put("k", "v"), level=level)[0], Accepted)
+
+
+def test_revisions_that_are_out_of_order_or_above_the_stores_make_none() -> None:
+    for revision, mods in ((9, (4, 3)), (9, (4, 4)), (3, (3, 4))):
+        rows = ",".join(f'["k{at}","v",1,{mod},1,0,0]' for at, mod in enumerate(mods))
+        lines = f'{{"v3":1,"revision":{revision},"revs":[{rows}]}}\n'
+        said = says.ImportBegin("i", 1), says.ImportPart("i", 0, lines), says.ImportEnd("i")
+        assert code(apply(Store(), *said)[-1]) == "v3-import.damaged"
 
 
 def test_steps_that_are_none_are_refused_and_only_the_socket_takes_them(tmp_path: Path) -> None:

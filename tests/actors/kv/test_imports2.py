@@ -7,9 +7,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.kv.bolt import exported2
+from actors.kv.bolt.imported import PAIR_BYTES_MAX
 from actors.kv.bolt.imported2 import store_of
 from actors.kv.bolt.messages import fields, raw
 from actors.kv.state import KvFold
@@ -121,9 +123,9 @@ def test_in_and_out_of_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 # -- without etcd ---------------------------------------------------------------------------------------------
 
 
-def apply(fold: KvFold, *data: Data, time_ms: int = 1000) -> list[Outcome]:
+def apply(fold: KvFold, *data: Data, time_ms: int = 1000, level: int = 3) -> list[Outcome]:
     record = Record("log", "kv", "w@m", 1, 1, time_ms, b"", offset=1)
-    return [fold.evolve(say(one), Context(Position(1, 0), record, LogState())) for one in data]
+    return [fold.evolve(say(one), Context(Position(1, 0), record, LogState(level=level))) for one in data]
 
 
 def filled() -> KvFold:
@@ -232,3 +234,80 @@ def test_of_a_ttl_that_has_run_out_nothing_is_left(tmp_path: Path) -> None:
     for now_ms, left_ms in ((4999, 1), (5000, 0), (9000, 0)):
         store, _ = store_of(tmp_path, 10**12 + now_ms)
         assert store.ttls == {"/k": left_ms}
+
+
+NODE = {"CreatedIndex": 1, "ModifiedIndex": 1}
+
+
+def folder_of(folder: Path, *children: dict[str, Any]) -> Path:
+    """A data folder whose tree has these below ``/1``, whatever their paths are."""
+    exported2.write(folder, filled().store, msgspec.UNSET)
+    [snap] = (folder / "member" / "snap").glob("*.snap")
+    of_users = {**NODE, "Path": "/1", "Children": {str(at): one for at, one in enumerate(children)}}
+    root = {**NODE, "Path": "/", "Children": {"0": {**NODE, "Path": "/0", "Children": {}}, "1": of_users}}
+    snap.write_bytes(exported2._snapshot(json.dumps({"Root": root, "CurrentIndex": 5}).encode()))
+    return folder
+
+
+def file(path: str, value: str = "v") -> dict[str, Any]:
+    return {**NODE, "Path": path, "Value": value}
+
+
+def directory(path: str, *children: dict[str, Any]) -> dict[str, Any]:
+    return {**NODE, "Path": path, "Children": {str(at): one for at, one in enumerate(children)}}
+
+
+@pytest.mark.parametrize(
+    ("children", "why"),
+    [
+        ([directory("/1/a", file("/1/a/x")), file("/1/a")], "'/1/a' is there twice"),
+        ([file("/1/a"), directory("/1/a", file("/1/a/x"))], "'/1/a' is there twice"),
+        ([directory("/1/a", file("/1/a/x")), directory("/1/a")], "'/1/a' is there twice"),
+        ([directory("/1/a", directory("/1"))], "'/1' is there twice"),
+        ([file("/1/a/x")], "'/1/a/x' is below no directory"),
+        ([file("/1/a"), file("/1/a/x")], "'/1/a/x' is below no directory"),
+        ([file("/1/a/")], "'/1/a/' is no clean path"),
+        ([file("a")], "'a' is no clean path"),
+        ([file("/1/large", "x" * (PAIR_BYTES_MAX + 1))], "/large has 2621441 bytes"),
+    ],
+)
+def test_a_tree_that_is_none_is_refused(children: list[dict[str, Any]], why: str, tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=why):
+        transfer.import_folder(folder_of(tmp_path / "f", *children), Common(data=tmp_path))
+
+
+def test_large_values_whose_escapes_are_escaped_again_are_taken(tmp_path: Path) -> None:
+    values = ['"\\' * 780_000, "\1" * 1_570_000, "\1" * 60_000, "é" * 700_000]
+    folder = folder_of(tmp_path / "f", *(file(f"/1/{at}", value) for at, value in enumerate(values)))
+    with Running(tmp_path / "n") as server:
+        server.folder.joinpath("run", "corelog.sock").touch()
+        transfer.import_folder(folder, Common(data=tmp_path / "n"))
+        assert [server.fold.store.files[f"/{at}"].value for at in range(4)] == values
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ['{"dir":["/a",1,1]}', '{"files":[["x","v",1,1]]}', '{"dir":["",1,1]}', '{"files":[["a","v",1,1]]}'],
+        ['{"dir":["/a",1,1]}', '{"files":[["x","v",1,1]]}', '{"dir":["/a",1,1]}'],
+        ['{"dir":["/a",1,1]}', '{"files":[["x/y","v",1,1]]}'],
+        ['{"files":[["a","v",4611686018427387905,1]]}'],
+        ['{"files":[["a","v","1",1]]}'],
+        ['{"files":[["a","v",1,1,-5,5]]}'],
+    ],
+)
+def test_lines_that_make_no_tree_are_refused_from_level_3_on(rows: list[str]) -> None:
+    text = "".join(f"{row}\n" for row in ["{}", '{"index":5}', *rows])
+    said = import_says.ImportBegin("i", 1, v2=True), import_says.ImportPart("i", 0, text), import_says.ImportEnd("i")
+    target = KvFold()
+    nothing = encoded(target)
+    assert code(apply(target, *said)[-1]) == "v2-import.damaged"
+    assert encoded(target) == nothing
+    assert isinstance(apply(KvFold(), *said, level=2)[-1], Accepted), "as older nodes take it"
+
+
+def test_lines_that_raised_are_refused_at_every_level() -> None:
+    for row in ('{"files":[["a","v",1,1,5]]}', '{"files":[[' + "[" * 100_000):
+        text = f'{{}}\n{{"index":5}}\n{row}\n'
+        said = import_says.ImportBegin("i", 1, v2=True), import_says.ImportPart("i", 0, text)
+        assert code(apply(KvFold(), *said, import_says.ImportEnd("i"), level=1)[-1]) == "v2-import.damaged"
