@@ -100,6 +100,7 @@ class KvFold:
         index, begun, slow = store.index, log.events, 0
         free = not v2_auth.enabled(self.cluster.users2)
         v3 = self.v3
+        staged = v3.staged  # until an import ends, each change may end it
         for at, event in enumerate(events):
             data = event.data
             kind = None if event.client or event.term else type(data)
@@ -114,7 +115,7 @@ class KvFold:
                     if results:
                         out[at] = _ACCEPTED(change)
                     continue
-            elif kind is _V3_PUT and _plain(data, v3):
+            elif kind is _V3_PUT and staged is None and _plain(data, v3):
                 done = v3.plain_put(data)
                 slow += 1
                 if results:
@@ -122,14 +123,16 @@ class KvFold:
                 continue
             elif kind is _V3_TXN:
                 slow += 1
-                if v3.alarms or v3.auth.enabled:
+                if v3.alarms or v3.auth.enabled or staged is not None:
                     out[at] = v3.evolve(event, record.offset, log.level)
+                    staged = v3.staged
                 else:
                     out[at] = v3.plain_txn(data)
                 continue
             store.index, log.events = index, begun + at
             out[at] = one(event, at)
             index, slow, free = store.index, slow + 1, not v2_auth.enabled(self.cluster.users2)
+            staged = v3.staged
         store.index, log.events = index, begun + len(events)
         self.counts["set"] = self.counts.get("set", 0) + len(events) - slow
         return out

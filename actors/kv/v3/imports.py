@@ -21,7 +21,10 @@ NUMBER_MAX = 2**62
 #: What parts that make no store may raise.
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, msgspec.MsgspecError)
 NOT_EMPTY = Rejected("v3-import.not-empty", "the store isn't empty: import into a new cluster, or another log")
-OTHER = Rejected("v3-import.not-begun", "this import was not begun, or another one was begun since; begin it again")
+_AGAIN = "this import was not begun, or a compaction or another one came since; begin it again"
+OTHER = Rejected("v3-import.not-begun", _AGAIN)
+#: The same where the store isn't empty; that it is v2's can't be seen any more.
+GONE = Rejected(NOT_EMPTY.code, f"{_AGAIN}, in v3 only where the store is empty")
 
 
 class Staged(msgspec.Struct):
@@ -37,8 +40,8 @@ def change(store: "Store", data: says.ImportBegin | says.ImportPart | says.Impor
     """Take a step; None: the store is there. What is refused changes nothing but an import that can't end any more,
     which is dropped. level: the log's."""
     if not store.empty:
-        store.staged = None
-        return NOT_EMPTY
+        begun, store.staged = store.staged, None
+        return NOT_EMPTY if begun is not None or isinstance(data, says.ImportBegin) else GONE
     match data:
         case says.ImportBegin():
             return begin(store, data)

@@ -58,6 +58,8 @@ class Store:
             value = self._evolved(event.data, offset, level)
         except V3Error as error:
             return error.rejected
+        if self.staged is not None and level >= ALIKE_FROM_LEVEL:
+            self._forget_staged(event.data)
         if isinstance(value, Accepted | Rejected):
             return value
         # what a session keeps goes into snapshots: plain data there
@@ -103,6 +105,13 @@ class Store:
                 self.auth.change(data)
                 return None
         return DONE
+
+    def _forget_staged(self, data: Any) -> None:
+        """An import that can't end any more, or was left behind, would be in every snapshot for ever. Compactions come
+        to all who write much."""
+        assert self.staged is not None
+        if isinstance(data, says.Compact) or not (self.staged.v2 is True or self.empty):
+            self.staged = None
 
     def _check_alarms(self, data: Any) -> None:
         """As etcd: full, nothing is added; corrupt, nothing is done to the keys. Raises NO_SPACE, CORRUPT."""

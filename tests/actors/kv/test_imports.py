@@ -12,14 +12,17 @@ from actors.kv.bolt import imported
 from actors.kv.bolt.imported import parts, store_of
 from actors.kv.bolt.snapshot import written
 from actors.kv.rpc.snapshots import auth_rows
+from actors.kv.state import KvFold
 from actors.kv.v3 import imports
 from actors.kv.v3.revs import Rev
 from actors.kv.v3.store import Store
 from node.cli import transfer
 from node.cli.client import Common, Failure
 from streams.events import kv3 as says
-from streams.events.base import Data, say
+from streams.events.base import Data, Event, say
 from streams.outcomes import Accepted, Outcome, Rejected
+from streams.records import Position, Record
+from streams.replay import Context, LogState
 from tests.actors.kv.server import Running
 
 
@@ -263,6 +266,39 @@ def test_revisions_that_are_out_of_order_or_above_the_stores_make_none() -> None
         lines = f'{{"v3":1,"revision":{revision},"revs":[{rows}]}}\n'
         said = says.ImportBegin("i", 1), says.ImportPart("i", 0, lines), says.ImportEnd("i")
         assert code(apply(Store(), *said)[-1]) == "v3-import.damaged"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    "change", [says.Put("a", "b"), says.Txn([], [says.OpPut("a")]), says.LeaseGrant(1, 9), says.UserAdd("u", "")]
+)
+def test_an_import_that_can_not_end_any_more_is_dropped_from_level_3_on(change: Data, at_once: bool) -> None:
+    for level, is_kept in ((2, True), (3, False)):
+        fold, log = KvFold(), LogState(level=level)
+        record = Record("log", "kv", "w@m", 1, 1, 1000, b"", offset=1)
+
+        def one(event: Event, index: int) -> Outcome:
+            return fold.evolve(event, Context(Position(1, index), record, log))  # noqa: B023 - called in this turn
+
+        said = [say(data) for data in (says.ImportBegin("i", 3), says.ImportPart("i", 0, "x" * 1000), change)]
+        if at_once:
+            fold.evolve_many(said, record, log, one, False)
+        else:
+            for index, event in enumerate(said):
+                one(event, index)
+        assert not fold.v3.empty
+        assert (fold.v3.staged is not None) == is_kept
+
+
+def test_a_compaction_drops_an_import_of_v2_that_was_left_behind() -> None:
+    target = Store()
+    apply(target, says.ImportBegin("i", 3, v2=True), says.ImportPart("i", 0, "x"), says.Put("a", "b"))
+    assert target.staged is not None, "v3's keys don't concern it"
+    apply(target, says.Compact(2))
+    assert target.staged is None
+    [outcome] = apply(target, says.ImportPart("i", 1, "x"))
+    assert isinstance(outcome, Rejected)
+    assert "a compaction" in outcome.message
 
 
 def test_steps_that_are_none_are_refused_and_only_the_socket_takes_them(tmp_path: Path) -> None:
