@@ -25,6 +25,7 @@ from actors.kv.prefixes import PrefixCompactor
 from actors.kv.state import KvFold
 from actors.kv.v2.nodes import Change
 from actors.kv.v3.leases import renewed_ids
+from actors.kv.v3.store import CORRUPT
 from actors.outcomes import Told, nobody, telling
 from actors.running import until_stop
 from actors.setting import Setting, Signals
@@ -33,6 +34,7 @@ from streams.events import kv as says
 from streams.events import kv3 as v3_says
 from streams.events import log as log_says
 from streams.events.base import Event, say
+from streams.kinds import ALIKE_FROM_LEVEL
 from streams.replay import Applied, Boundary, Diverged, Replica
 
 NAME = "kv"
@@ -150,7 +152,8 @@ class Kv:
         due = self._countdowns.due(fold.store, now.boot_s)
         events += [say(expired, term=term) for expired in due]
         clocks = self._clocks(replica)
-        events += [say(expired, term=term) for expired in clocks.due(now.boot_s)]
+        if not _are_kept(replica):
+            events += [say(expired, term=term) for expired in clocks.due(now.boot_s)]
         if (leases_left := clocks.counted(now.boot_s)) is not None:
             events.append(say(leases_left, term=term))
         if not due and (left := self._countdowns.counted(fold.store, now.boot_s)):
@@ -162,7 +165,7 @@ class Kv:
         events += [say(compact, term=term) for compact in self._prefixes.due(fold.v3.revs, now.boot_s)]
         if (checkpoint := self._checkpoint(replica)) is not None:
             events.append(checkpoint)
-        return Plan(events, wake_at_s=self._wake_at_s(fold, now))
+        return Plan(events, wake_at_s=self._wake_at_s(replica, now))
 
     def acting(self, replica: Replica, now: Now) -> bool:
         """Whether this start of this machine's node is the master, and still within its lease."""
@@ -170,9 +173,11 @@ class Kv:
         lease_s = setting.lease_ms / 1000
         return election.acting(elected, setting.machine, setting.nonce, now.boot_s, lease_s, setting.alone)
 
-    def _wake_at_s(self, fold: KvFold, now: Now) -> float | None:
+    def _wake_at_s(self, replica: Replica, now: Now) -> float | None:
         assert self.leases is not None
-        known = [one for one in (self._countdowns.next_s(fold.store), self.leases.next_s()) if one is not None]
+        fold = _fold(replica)
+        ends_s = None if _are_kept(replica) else self.leases.next_s()
+        known = [one for one in (self._countdowns.next_s(fold.store), ends_s) if one is not None]
         known = [*known, now.boot_s + COUNT_S] if known else []
         known += [one for one in (self._compactor.next_s(), self._prefixes.next_s(fold.v3.revs)) if one is not None]
         return min(known) if known else None
@@ -209,6 +214,11 @@ def _leases(data: Any) -> list[int]:
             return [one.id for one in data.left]
         case _:
             return []
+
+
+def _are_kept(replica: Replica) -> bool:
+    """Whether the store, corrupt, refuses that leases end: it would be said again and again."""
+    return replica.log.level >= ALIKE_FROM_LEVEL and any(kind == CORRUPT for kind, _ in _fold(replica).v3.alarms)
 
 
 def _fold(replica: Replica) -> KvFold:

@@ -52,7 +52,7 @@ class Store:
         """Apply an event of this family, from the record at ``offset``. level: the log's."""
         try:
             if self.alarms:
-                self._check_alarms(event.data)
+                self._check_alarms(event.data, level)
             if self.auth.enabled and not event.term:  # the master's own word needs no user
                 check_event(self.auth, self.leases, event.data, event.principal)
             value = self._evolved(event.data, offset, level)
@@ -113,10 +113,12 @@ class Store:
         if isinstance(data, says.Compact) or not (self.staged.v2 is True or self.empty):
             self.staged = None
 
-    def _check_alarms(self, data: Any) -> None:
+    def _check_alarms(self, data: Any, level: int) -> None:
         """As etcd: full, nothing is added; corrupt, nothing is done to the keys. Raises NO_SPACE, CORRUPT."""
         kinds = {kind for kind, _ in self.alarms}
         if CORRUPT in kinds and isinstance(data, _OF_KEYS):
+            raise errors.CORRUPT
+        if CORRUPT in kinds and isinstance(data, says.LeaseExpired) and level >= ALIKE_FROM_LEVEL:
             raise errors.CORRUPT
         if NOSPACE in kinds and _adds(data):
             raise errors.NO_SPACE

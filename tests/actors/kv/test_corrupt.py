@@ -15,9 +15,11 @@ from actors.kv import actor
 from actors.kv.native import is_native
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.state import KvFold
+from actors.kv.v3.store import CORRUPT as CORRUPT_ALARM
+from actors.kv.v3.store import Store
 from actors.setting import Signals
 from streams.events import kv3 as says
-from streams.events.base import Event
+from streams.events.base import Event, say
 from streams.outcomes import Outcome, Rejected
 from streams.replay import CHECKPOINT_EVENTS, Context, Diverged
 from tests.actors.kv.server import Client, Running
@@ -113,4 +115,31 @@ def test_a_planted_difference_raises_the_alarm(tmp_path: Path, monkeypatch: pyte
             asyncio.run_coroutine_threadsafe(actor.serve(anew, Signals()), server.loop).result(20)
         until_s = time.monotonic() + 20
         while alarms(etcd) != [(pb.CORRUPT, member)]:
+            assert time.monotonic() < until_s
+
+
+def test_a_corrupt_store_keeps_its_leases_from_level_3_on_and_nobody_says_that_they_end(tmp_path: Path) -> None:
+    for level, keys in ((2, []), (3, [b"k"])):
+        store = Store()
+        for data in (says.LeaseGrant(1, 10), says.Put("k", "v", 1), says.Alarm(CORRUPT_ALARM, 1)):
+            store.evolve(say(data), 1, level)
+        outcome = store.evolve(say(says.LeaseExpired(1, 1), term=1), 2, level)
+        assert isinstance(outcome, Rejected) == (level == 3)
+        assert list(store.revs.live) == keys
+    with Running(tmp_path) as server, client(server) as etcd:
+        lease = etcd.ask("Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=2), pb.LeaseGrantResponse).ID
+        etcd.ask("KV/Put", pb.PutRequest(key=b"k", lease=lease), pb.PutResponse)
+        on = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.CORRUPT, memberID=1)
+        etcd.ask("Maintenance/Alarm", on, pb.AlarmResponse)
+        time.sleep(3)
+        # what is applied makes the master look again
+        other = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE, memberID=1)
+        etcd.ask("Maintenance/Alarm", other, pb.AlarmResponse)
+        time.sleep(0.5)
+        assert etcd.get(b"k").count == 1
+        assert not any(b"lease_expired" in entry.raw for entry in server.log.entries)
+        off = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.CORRUPT, memberID=1)
+        etcd.ask("Maintenance/Alarm", off, pb.AlarmResponse)
+        until_s = time.monotonic() + 20
+        while etcd.get(b"k").count:
             assert time.monotonic() < until_s
