@@ -12,11 +12,11 @@ import msgspec
 
 from actors.kv.bolt.errors import FolderError
 from actors.kv.bolt.imported import PAIR_BYTES_MAX
-from actors.kv.bolt.v2 import KEYS, Backup, Node, Request, read
+from actors.kv.bolt.v2 import KEYS, Backup, Request, read
 from actors.kv.v2 import delete, put
 from actors.kv.v2.auth import Auth, Kept, Role, User
 from actors.kv.v2.errors import V2Error
-from actors.kv.v2.nodes import Dir, File, blob_of, clean, shown
+from actors.kv.v2.nodes import Dir, File, blob_of, shown
 from actors.kv.v2.store import BESIDE, LINE_BYTES, Store
 from streams.events import kv as says
 from streams.events import kv2 as users_say
@@ -57,9 +57,9 @@ class _Whole:
         for path in ("/0", KEYS):
             store.dirs[""].children[path] = None
             store.dirs[path] = Dir({}, 0, 0)
-        taken = {""}
         for node in backup.nodes:
-            self._check_place(node, taken)
+            if node.value is not None and node.path in store.dirs:
+                raise FolderError("member/snap", 0, f"{node.path!r} is a file where etcd has a directory")
             expires_ms = max(1, node.expires_ns // 1_000_000) if node.expires_ns is not None else 0
             store.dirs[node.path.rpartition("/")[0]].children[node.path] = None
             if node.value is None:
@@ -72,22 +72,6 @@ class _Whole:
         store.index = backup.index
         for one in backup.requests:
             self._do(one)
-
-    def _check_place(self, node: Node, taken: set[str]) -> None:
-        """etcd finds a node by the names on its way, and its path is these; what isn't would halt who deletes it."""
-        path, above = node.path, node.path.rpartition("/")[0]
-        why = ""
-        if path in taken:
-            why = "is there twice"
-        elif clean(path) != path:
-            why = "is no clean path"
-        elif above not in self.store.dirs:
-            why = "is below no directory"
-        elif node.value is not None and path in self.store.dirs:
-            why = "is a file where etcd has a directory"
-        if why:
-            raise FolderError("member/snap", 0, f"{shown(path)!r} {why}: the tree isn't etcd's; try an older backup")
-        taken.add(path)
 
     def _do(self, one: Request) -> None:
         """A request that etcd refused is refused again, and changes nothing."""

@@ -148,7 +148,14 @@ def _nodes(root: _Node) -> Iterator[Node]:
             yield Node(node.path, value, node.created_index, node.modified_index, expires_ns)
         # a stack: the last one that is put on it comes first
         below = sorted((node.children or {}).items(), reverse=True)
-        pending += [(f"{path.removesuffix('/')}/{name}", child) for name, child in below]
+        pending += [(_below(path, name), child) for name, child in below]
+
+
+def _below(path: str, name: str) -> str:
+    """etcd finds a node by the names on its way; what isn't to be found so would stop whoever deletes it."""
+    if "/" in name or name in ("", ".", ".."):
+        raise MessageError(f"a node below {path!r} is named {name!r}")
+    return f"{path.removesuffix('/')}/{name}"
 
 
 def _nanoseconds(time: str) -> int | None:

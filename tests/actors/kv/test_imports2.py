@@ -4,6 +4,7 @@ import base64
 import json
 import time
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -239,11 +240,15 @@ def test_of_a_ttl_that_has_run_out_nothing_is_left(tmp_path: Path) -> None:
 NODE = {"CreatedIndex": 1, "ModifiedIndex": 1}
 
 
+def named(children: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {one["Path"].rpartition("/")[2]: one for one in children}
+
+
 def folder_of(folder: Path, *children: dict[str, Any]) -> Path:
     """A data folder whose tree has these below ``/1``, whatever their paths are."""
     exported2.write(folder, filled().store, msgspec.UNSET)
     [snap] = (folder / "member" / "snap").glob("*.snap")
-    of_users = {**NODE, "Path": "/1", "Children": {str(at): one for at, one in enumerate(children)}}
+    of_users = {**NODE, "Path": "/1", "Children": named(children)}
     root = {**NODE, "Path": "/", "Children": {"0": {**NODE, "Path": "/0", "Children": {}}, "1": of_users}}
     snap.write_bytes(exported2._snapshot(json.dumps({"Root": root, "CurrentIndex": 5}).encode()))
     return folder
@@ -254,26 +259,32 @@ def file(path: str, value: str = "v") -> dict[str, Any]:
 
 
 def directory(path: str, *children: dict[str, Any]) -> dict[str, Any]:
-    return {**NODE, "Path": path, "Children": {str(at): one for at, one in enumerate(children)}}
+    return {**NODE, "Path": path, "Children": named(children)}
 
 
 @pytest.mark.parametrize(
     ("children", "why"),
     [
-        ([directory("/1/a", file("/1/a/x")), file("/1/a")], "'/1/a' is there twice"),
-        ([file("/1/a"), directory("/1/a", file("/1/a/x"))], "'/1/a' is there twice"),
-        ([directory("/1/a", file("/1/a/x")), directory("/1/a")], "'/1/a' is there twice"),
-        ([directory("/1/a", directory("/1"))], "'/1' is there twice"),
-        ([file("/1/a/x")], "'/1/a/x' is below no directory"),
-        ([file("/1/a"), file("/1/a/x")], "'/1/a/x' is below no directory"),
-        ([file("/1/a/")], "'/1/a/' is no clean path"),
-        ([file("a")], "'a' is no clean path"),
+        ([directory("/1/a", directory("/1"))], "the node at '/1/a/1' is said to be '/1'"),
+        ([file("/1/a/x")], "the node at '/1/x' is said to be '/1/a/x'"),
+        ([file("/1/a/")], "below '/1' is named ''"),
+        ([file("/1/a/..")], "below '/1' is named '..'"),
+        ([file("a")], "the node at '/1/a' is said to be 'a'"),
         ([file("/1/large", "x" * (PAIR_BYTES_MAX + 1))], "/large has 2621441 bytes"),
     ],
 )
 def test_a_tree_that_is_none_is_refused(children: list[dict[str, Any]], why: str, tmp_path: Path) -> None:
     with pytest.raises(Failure, match=why):
         transfer.import_folder(folder_of(tmp_path / "f", *children), Common(data=tmp_path))
+
+
+def test_a_file_in_the_place_of_all_keys_is_refused(tmp_path: Path) -> None:
+    exported2.write(tmp_path / "f", filled().store, msgspec.UNSET)
+    [snap] = (tmp_path / "f" / "member" / "snap").glob("*.snap")
+    root = {**NODE, "Path": "/", "Children": {"1": file("/1")}}
+    snap.write_bytes(exported2._snapshot(json.dumps({"Root": root, "CurrentIndex": 5}).encode()))
+    with pytest.raises(Failure, match="'/1' is a file where etcd has a directory"):
+        transfer.import_folder(tmp_path / "f", Common(data=tmp_path))
 
 
 def test_large_values_whose_escapes_are_escaped_again_are_taken(tmp_path: Path) -> None:
