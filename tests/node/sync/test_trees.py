@@ -137,6 +137,131 @@ def test_what_is_somebody_elses_is_left_alone(tmp_path: Path, make, words) -> No
         Trees(tmp_path / "m").open()
 
 
+def test_a_link_in_the_place_of_the_trees_is_not_followed(tmp_path: Path) -> None:
+    """Whoever owns the folder around PATH may have made it."""
+    elsewhere = tmp_path / "etc"
+    (elsewhere / "sub").mkdir(parents=True)
+    for name in ("passwd", "sub/y", "0123456789ab"):
+        (elsewhere / name).write_text("kept")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/.m.trees").symlink_to("../etc")
+    with pytest.raises(TreeProblem, match="is a link or a file, not the folder"):
+        Trees(tmp_path / "app/m").open()
+    assert sorted(read(elsewhere)) == [b"0123456789ab", b"passwd", b"sub/y"]
+    (tmp_path / "app/.m.trees").unlink()
+    (tmp_path / "app/.m.trees").write_text("kept")
+    with pytest.raises(TreeProblem, match="is a link or a file, not the folder"):
+        Trees(tmp_path / "app/m").open()
+
+
+def test_the_lock_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / ".m.trees").mkdir()
+    (tmp_path / ".m.trees/lock").symlink_to(tmp_path / "made")
+    with pytest.raises(TreeProblem, match="can't be made"):
+        Trees(tmp_path / "m").open()
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_we_did_not_make_stays_in_the_folder_of_the_trees(tmp_path: Path) -> None:
+    home = tmp_path / ".m.trees"
+    for name in ("notes/x", "0123456789abc", "link-x", "0123456789ab/ours", "0123456789AB/y"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("x")
+    (home / "link-0123456789ab").symlink_to("0123456789ab")
+    home.chmod(0o777)
+    made = Trees(tmp_path / "m")
+    made.open()
+    made.close()
+    assert left(tmp_path / "m") == ["0123456789AB", "0123456789abc", "link-x", "lock", "notes"]
+    assert home.stat().st_mode & 0o777 == 0o755, "nobody else writes there"
+
+
+def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
+    from tests import needs
+
+    needs.root()
+    home = tmp_path / ".m.trees"
+    (home / "0123456789ab").mkdir(parents=True)
+    os.chown(home, 3, 3)
+    with pytest.raises(TreeProblem, match="belongs to user 3, and we are user 0"):
+        Trees(tmp_path / "m").open()
+    assert left(tmp_path / "m") == ["0123456789ab"]
+
+
+def test_what_is_removed_is_entered_by_no_link_and_no_other_user_s_folder(tmp_path: Path) -> None:
+    from tests import needs
+
+    needs.root()
+    (tmp_path / "etc").mkdir(mode=0o755)
+    (tmp_path / "etc/passwd").write_text("kept")
+    home = tmp_path / ".m.trees"
+    (home / "0123456789ab/theirs").mkdir(parents=True)
+    (home / "0123456789ab/theirs/x").write_text("kept")
+    (home / "0123456789ab/link").symlink_to(tmp_path / "etc")
+    (home / "aaaaaaaaaaaa").symlink_to(tmp_path / "etc")
+    os.chown(home / "0123456789ab/theirs", 3, 3)
+    made = Trees(tmp_path / "m")
+    made.open()
+    made.close()
+    assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o755
+    assert sorted(read(tmp_path / "etc")) == [b"passwd"]
+    assert read(home) == {b"0123456789ab/theirs/x": b"kept", b"lock": b""}
+
+
+def test_a_link_that_is_put_there_later_is_not_followed_either(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "etc"
+    made = Trees(tmp_path / "m")
+    made.open()
+    made.show({b"a": b"1"})
+    name = os.path.basename(os.readlink(tmp_path / "m"))
+    (elsewhere / name).mkdir(parents=True)
+    (elsewhere / name / "a").write_text("kept")
+    (tmp_path / ".m.trees").rename(tmp_path / "moved")
+    (tmp_path / ".m.trees").symlink_to("etc")
+    made.show({b"a": b"2", b"b": b"2"})
+    made.prepare()
+    made.close()
+    assert read(elsewhere) == {name.encode() + b"/a": b"kept"}
+    assert sorted(os.listdir(elsewhere)) == [name]
+
+
+def test_folders_are_no_one_elses_to_write_in_whatever_the_mode(tmp_path: Path) -> None:
+    made = Trees(tmp_path / "m", 0o666)
+    made.open()
+    made.show({b"a/x": b"1"})
+    made.close()
+    assert [oct((tmp_path / "m" / name).stat().st_mode & 0o777) for name in ("a", "a/x")] == ["0o755", "0o666"]
+
+
+def test_a_path_that_has_no_name_is_refused() -> None:
+    with pytest.raises(TreeProblem, match="give it a name"):
+        Trees(Path("/")).open()
+
+
+def test_deep_folders_are_made_and_removed(tmp_path: Path) -> None:
+    made = Trees(tmp_path / "m")
+    made.open()
+    path = b"a/" * 1000 + b"a"
+    made.show({path: b"1"})
+    made.show({b"b": b"1"})
+    made.close()
+    assert read(tmp_path / "m") == {b"b": b"1"}
+    assert len(left(tmp_path / "m")) == 2
+
+
+def test_a_change_that_cannot_be_shown_leaves_nothing_beside(tmp_path: Path) -> None:
+    made = Trees(tmp_path / "m")
+    made.open()
+    made.show({b"a": b"1"})
+    (tmp_path / "m").unlink()
+    (tmp_path / "m/x").mkdir(parents=True)
+    before = left(tmp_path / "m")
+    with pytest.raises(TreeProblem, match="stays as it is"):
+        made.show({b"a": b"2"})
+    assert left(tmp_path / "m") == before
+    made.close()
+
+
 def test_two_do_not_keep_one_path(tmp_path: Path) -> None:
     one = Trees(tmp_path / "m")
     one.open()
