@@ -6,7 +6,8 @@ folder. What can't be a name is escaped, so that no two keys meet and none leave
 * ``%XX``: a byte of a control character, of ``%`` itself, or of what is no UTF-8;
 * ``%2E`` and ``%2E%2E``: the names ``.`` and ``..``; ``%2Evalue``: a part of a key that is called ``.value``;
 * ``%`` alone: an empty part, as in ``a//b`` or ``a/``;
-* ``%~`` and 32 digits of SHA-256: for the rest of a name longer than 200 bytes, or for a path longer than 2,000.
+* ``%~`` and 32 digits of SHA-256: for the rest of a name longer than 200 bytes, or for a path longer than 2,000 or of
+  more than 100 names.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ from functools import lru_cache
 
 VALUE = b".value"
 NAME_BYTES_MAX, PATH_BYTES_MAX = 200, 2000
+#: Programs that walk a tree may hold a descriptor or a frame for each folder on the way down.
+PATH_NAMES_MAX = 100
 _ODD = re.compile(rb"[\x00-\x1f\x7f%]")
 _ODD_OR_HIGH = re.compile(rb"[\x00-\x1f\x7f-\xff%]")
 
@@ -47,7 +50,10 @@ def name_of(part: bytes) -> bytes:
 
 def base_of(key: bytes) -> bytes:
     """The path of a key that no other one goes on behind."""
-    path = b"/".join(map(name_of, key.split(b"/")))
+    parts = key.split(b"/")
+    if len(parts) > PATH_NAMES_MAX:
+        return _digest(key)
+    path = b"/".join(map(name_of, parts))
     return path if len(path) <= PATH_BYTES_MAX else _digest(key)
 
 

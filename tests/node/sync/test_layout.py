@@ -46,6 +46,14 @@ def test_no_two_keys_meet(one: bytes, other: bytes) -> None:
     assert (base_of(one) == base_of(other)) == (one == other)
 
 
+def test_a_key_of_many_parts_is_one_file_and_no_deep_folder() -> None:
+    deep = [b"/".join([b"a"] * count) for count in (100, 101, 991, 100_000)]
+    paths = [base_of(key) for key in deep]
+    assert paths[0] == deep[0]
+    assert [path.count(b"/") for path in paths[1:]] == [0, 0, 0]
+    assert len(set(paths)) == 4
+
+
 def test_long_names_and_paths_differ_too() -> None:
     long = b"x" * 5000
     names = {
