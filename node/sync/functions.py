@@ -9,12 +9,16 @@ import binascii
 import json
 import posixpath
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from node.sync import keys
 from node.sync.keys import Known, Range
 from node.sync.resource import Resource
+
+#: What fits into the head of a v2 request, with each byte as three.
+KEY_BYTES_MAX = 16 << 10
 
 
 class Fault(Exception):
@@ -81,7 +85,7 @@ class Lookups:
         """Keys that fit; ``*``, ``?`` and ``[…]`` fit no slash."""
         whole = self._resource.full(_name(pattern))
         fits = shaped(whole)
-        found = self._below(keys.prefix(keys.raw(literal(whole))))
+        found = self._below(keys.prefix(_raw(literal(whole))))
         return [Entry(self._resource.short(key), value) for key, value in found if fits.fullmatch(key)]
 
     def getvs(self, pattern: Any) -> list[str]:
@@ -120,12 +124,12 @@ def range_of(resource: Resource, function: str, argument: str) -> Range:
     if function in OF_KEY:
         return point(resource, argument)
     if function in OF_PATTERN:
-        return keys.prefix(keys.raw(literal(resource.full(argument))))
+        return keys.prefix(_raw(literal(resource.full(argument))))
     return below(resource, argument)
 
 
 def point(resource: Resource, key: Any) -> Range:
-    whole = keys.raw(resource.full(_name(key)))
+    whole = _raw(resource.full(_name(key)))
     if not whole:
         raise Fault("a key can't be empty")
     return Range(whole)
@@ -133,13 +137,24 @@ def point(resource: Resource, key: Any) -> Range:
 
 def below(resource: Resource, folder: Any) -> Range:
     whole = resource.full(_name(folder))
-    return keys.prefix(keys.raw(whole if whole.endswith("/") or not whole else whole + "/"))
+    return keys.prefix(_raw(whole if whole.endswith("/") or not whole else whole + "/"))
 
 
 def _name(key: Any) -> str:
     if not isinstance(key, str):
         raise Fault(f"a key is text, not {key!r}")
     return key
+
+
+def _raw(key: str) -> bytes:
+    """Raises Fault, so that what no store has isn't asked for: it would refuse the keys of other templates with it."""
+    try:
+        found = keys.raw(key)
+    except UnicodeEncodeError:
+        raise Fault(f"{key[:60]!r} is no key: it has half a character in it") from None
+    if len(found) > KEY_BYTES_MAX:
+        raise Fault(f"{key[:60]!r}… is no key: it has {len(found)} bytes, and may have {KEY_BYTES_MAX}")
+    return found
 
 
 _SPECIAL = re.compile(r"[*?\[\\]")
@@ -176,7 +191,10 @@ def shaped(pattern: str) -> "re.Pattern[str]":
         else:
             out.append(re.escape(char))
     try:
-        return re.compile("".join(out), re.DOTALL)
+        with warnings.catch_warnings():
+            # of signs that a later Python may read otherwise, as in [a--]
+            warnings.simplefilter("ignore", FutureWarning)
+            return re.compile("".join(out), re.DOTALL)
     except re.error as error:
         raise Fault(f"the pattern {pattern!r} can't be read: {error}") from error
 

@@ -5,7 +5,7 @@ needed on the way raises :class:`node.sync.keys.Missing`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ from node.sync.resource import Resource
 
 #: No file of configuration is larger.
 OUTPUT_MAX_BYTES = 64 << 20
+#: Some errors have the value in them.
+WORDS_MAX = 1000
+TOO_MUCH_MEMORY = "it needs more memory than a template may have"
 #: A call without parentheses: nothing that jinja can read.
 _GO = re.compile(r"\{\{-?\s*(?:range|if|end|with|\.\w+|[A-Za-z]+\s+[\"$.(])")
 
@@ -30,6 +33,8 @@ class RenderError(Exception):
     exit_code = 1
 
     def __init__(self, template: str, line: int, words: str, key: str = "") -> None:
+        if len(words) > WORDS_MAX:
+            words = f"{words[:WORDS_MAX]}…"
         super().__init__(f"{template}:{line}: {words}" if line else f"{template}: {words}")
         self.line, self.key = line, key
 
@@ -67,8 +72,9 @@ class Template:
             extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
         )
         try:
-            self._parsed = self._environment.parse(source, name, name)
+            parsed = self._environment.parse(source, name, name)
             code = self._environment.compile(source, name, name)
+            self._calls = frozenset(_calls(parsed))
         except jinja2.TemplateSyntaxError as error:
             words = error.message or "it can't be read"
             lines = source.splitlines()
@@ -77,21 +83,23 @@ class Template:
             raise RenderError(name, error.lineno, words) from error
         except RecursionError as error:
             raise RenderError(name, 0, "it is nested too deeply") from error
+        except MemoryError as error:
+            raise RenderError(name, 0, TOO_MUCH_MEMORY) from error
+        except (SyntaxError, ValueError, OverflowError) as error:
+            # jinja takes what Python, into which it makes it, doesn't: blocks in blocks, a name twice, a long number
+            words = error.msg if isinstance(error, SyntaxError) else str(error)
+            raise RenderError(name, 0, f"Python can't compile it: {words}") from error
         self._template = jinja2.Template.from_code(self._environment, code, self._environment.make_globals(None))
 
     def ranges(self, resource: Resource) -> frozenset[Range]:
         """What is asked for by names that stand in the text, and what the resource says."""
         found = {functions.below(resource, key) for key in resource.keys}
         found |= {functions.point(resource, key) for key in resource.keys if resource.full(key)}
-        for call in self._parsed.find_all(nodes.Call):
-            if not isinstance(call.node, nodes.Name) or not call.args or not isinstance(call.args[0], nodes.Const):
-                continue
-            function, argument = call.node.name, call.args[0].value
-            if function in functions.OF_KEY | functions.OF_PATTERN | functions.OF_FOLDER and isinstance(argument, str):
-                try:
-                    found.add(functions.range_of(resource, function, argument))
-                except Fault:
-                    continue  # told with its line when it is called
+        for function, argument in self._calls:
+            try:
+                found.add(functions.range_of(resource, function, argument))
+            except Fault:
+                continue  # told with its line when it is called
         return frozenset(found)
 
     def render(self, known: Known, resource: Resource, environ: Mapping[str, str]) -> Rendered:
@@ -105,16 +113,28 @@ class Template:
                 size += len(pieces[-1])
                 if size > OUTPUT_MAX_BYTES:
                     raise Fault(f"it makes more than {OUTPUT_MAX_BYTES >> 20} MiB")
-        except Missing:
+        except (Missing, RenderError):
             raise
         except Fault as error:
             raise RenderError(self.name, _line(error.__traceback__, self.name), str(error), error.key) from error
         except Exception as error:
             words = str(error) or type(error).__name__
-            if not isinstance(error, jinja2.TemplateError):
+            if isinstance(error, MemoryError):
+                words = TOO_MUCH_MEMORY
+            elif not isinstance(error, jinja2.TemplateError):
                 words = f"{type(error).__name__}: {words}"
             raise RenderError(self.name, _line(error.__traceback__, self.name), words) from error
         return Rendered(b"".join(pieces), frozenset(lookups.asked) | self.ranges(resource))
+
+
+def _calls(parsed: nodes.Template) -> Iterator[tuple[str, str]]:
+    """Functions that look at keys, with what they are asked for where that is a constant."""
+    known = functions.OF_KEY | functions.OF_PATTERN | functions.OF_FOLDER
+    for call in parsed.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Name) and call.args and isinstance(call.args[0], nodes.Const):
+            function, argument = call.node.name, call.args[0].value
+            if function in known and isinstance(argument, str):
+                yield function, argument
 
 
 def _line(traceback: TracebackType | None, name: str) -> int:

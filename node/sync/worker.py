@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import difflib
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from node.sync import commands, files, keys
+from node.sync import commands, files, keys, limits
 from node.sync.commands import CommandFailed
 from node.sync.files import FileProblem
 from node.sync.keys import Known, Missing, Range
@@ -19,7 +18,6 @@ from node.sync.plan import Plan, Wanted, plan
 from node.sync.render import RenderError, Template
 from node.sync.resource import Resource, command
 
-RENDER_S = 5.0
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 
 What = Literal["rendered", "unchanged", "failed", "reload failed", "would render"]
@@ -38,22 +36,6 @@ class Told(msgspec.Struct, frozen=True):
     @property
     def well(self) -> bool:
         return self.what in ("rendered", "unchanged", "would render")
-
-
-@contextlib.contextmanager
-def time_limit(template: str, limit_s: float = RENDER_S) -> Iterator[None]:
-    """Raises RenderError in the main thread when it takes more of the CPU: a template may loop for ever."""
-
-    def over(*_: Any) -> None:
-        raise RenderError(template, 0, f"it was not rendered in {limit_s:g} s")
-
-    before = signal.signal(signal.SIGVTALRM, over)
-    signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
 
 
 class Worker:
@@ -136,8 +118,7 @@ class Worker:
         self._ranges = asked
         if lacking := known.lacks(asked):
             raise Missing(lacking)
-        with time_limit(template.name):
-            made = template.render(known, resource, self._environ)
+        made = limits.within(template.name, lambda: template.render(known, resource, self._environ))
         self._ranges = made.ranges | own
         return made.content
 
@@ -155,7 +136,8 @@ class Worker:
             except OSError as error:
                 raise RenderError(resource.source, 0, str(error.strerror)) from error
         if self._template is None or self._template[0] != source:
-            self._template = (source, Template(resource.source, source))
+            # constants are worked out as it is read, so that it can take as much as when it is rendered
+            self._template = (source, limits.within(resource.source, lambda: Template(resource.source, source)))
         return self._template[1]
 
     async def _brought(self, content: bytes, revision: int, dry: bool) -> Told:

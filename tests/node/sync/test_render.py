@@ -1,7 +1,7 @@
 """Templates: functions, errors that name line and key, and which keys are needed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from node.sync import keys
@@ -86,6 +86,8 @@ def test_a_prefix_stands_before_every_key_and_is_not_told() -> None:
         ('\n{{ gets("/[") }}', 2, "without its ]"),
         ("\n{% include 'x' %}", 2, "no loader"),
         ('\n{{ getv "/web/host" }}', 2, "this looks like Go's templates"),
+        ('\n{{ getv("\\ud800") }}', 2, "half a character"),
+        ("\n{{ getv('x' * 20000) }}", 2, "has 20000 bytes, and may have 16384"),
         ('\n{{range gets "/web/*"}}{{.Key}}{{end}}', 2, "this looks like Go's templates"),
     ],
 )
@@ -95,6 +97,36 @@ def test_errors_name_the_line(source: str, line: int, words: str) -> None:
     assert str(caught.value).startswith(f"t:{line}: ")
     assert words in str(caught.value)
     assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{% for i in [1] %}" * 25 + "x" + "{% endfor %}" * 25, "too many statically nested blocks"),
+        ("{{ f(a=1, a=2) }}", "keyword argument repeated"),
+        ("{{ " + "1" * 5000 + " }}", "4300 digits"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
+        ("{{ 1" + " + x" * 5000 + " }}", "nested too deeply"),
+    ],
+)
+def test_what_python_cannot_compile_is_an_error_of_the_template(source: str, words: str) -> None:
+    with pytest.raises(RenderError, match=words):
+        Template("t", source)
+
+
+def test_a_key_that_cannot_be_is_not_asked_for() -> None:
+    """Those of other templates would be refused with it."""
+    source = (
+        '{{ getv("\\ud800") }}{{ gets("\\ud800*") }}{{ ls("\\ud800") }}{{ getv("' + "x" * 20000 + '") }}{{ get("/a") }}'
+    )
+    assert Template("t", source).ranges(resource()) == {Range(b"/a")}
+
+
+def test_an_error_has_no_more_words_than_one_can_read() -> None:
+    with pytest.raises(RenderError) as caught:
+        rendered("{{ atoi('x' * 1000000) }}")
+    assert len(str(caught.value)) < 1100
+    assert str(caught.value).endswith("…")
 
 
 def test_what_is_wrong_with_the_whole_has_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +173,7 @@ def test_bytes_that_are_no_text_come_out_as_they_went_in() -> None:
 
 
 @given(st.text("ab/*?[]^-\\x", max_size=12), st.text("abx/-", max_size=8))
+@example("[?--]", "")
 def test_patterns_never_fail_but_by_name_and_fit_no_slash(pattern: str, key: str) -> None:
     from node.sync.functions import Fault
 
