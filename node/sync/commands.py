@@ -16,9 +16,10 @@ class CommandFailed(Exception):
 
 async def run(line: str, timeout_s: float = COMMAND_S) -> None:
     """Raises CommandFailed. What the command leaves running in the background is let be."""
-    # a file, no pipe: a daemon that the command starts may keep it open
-    with tempfile.TemporaryFile() as output:
+    with contextlib.ExitStack() as stack:
         try:
+            # a file, no pipe: a daemon that the command starts may keep it open
+            output = stack.enter_context(tempfile.TemporaryFile())
             process = await asyncio.create_subprocess_exec(
                 "/bin/sh",
                 "-c",
@@ -41,8 +42,15 @@ async def run(line: str, timeout_s: float = COMMAND_S) -> None:
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         if code:
-            how = f"exited with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+            how = f"exited with code {code}" if code > 0 else f"was killed by {_named(-code)}"
             raise CommandFailed(f"`{line}` {how}{_said(output.fileno())}")
+
+
+def _named(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time signals have no names
 
 
 def _said(fd: int) -> str:

@@ -13,8 +13,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from node.sync.plan import Plan, State
+from node.sync.render import OUTPUT_MAX_BYTES
 
 _MARK = ".corelog-sync."
+#: The next one means to the kernel that an owner stays as it is.
+ID_MAX = 2**32 - 2
+#: Who may write in the folder of a file may put a link or a pipe in our way: it isn't followed, and not waited for.
+_AS_FOUND = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A file is made and locked within this.
 _LOCKED_S = 2.0
 
@@ -26,16 +31,21 @@ class FileProblem(Exception):
 
 
 def state(dest: Path) -> State:
-    """Raises FileProblem."""
+    """Of a file that is larger than any that we write only the beginning. Raises FileProblem."""
     try:
         found = os.lstat(dest)
         if stat.S_ISLNK(found.st_mode):
             return State("link")
         if not stat.S_ISREG(found.st_mode):
             return State("other")
-        fd = os.open(dest, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(dest, os.O_RDONLY | _AS_FOUND)
         with open(fd, "rb") as file:
-            return State("file", file.read(), stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+            # it may have become another one meanwhile
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                return State("other")
+            content = file.read(OUTPUT_MAX_BYTES + 1)
+        return State("file", content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
     except (FileNotFoundError, NotADirectoryError):
         return State("missing")
     except OSError as error:
@@ -44,18 +54,25 @@ def state(dest: Path) -> State:
 
 def user_id(name: str) -> int | None:
     """Raises FileProblem."""
-    try:
-        return None if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise FileProblem(f"this machine has no user {name}") from None
+    return _id("user", name, lambda: pwd.getpwnam(name).pw_uid)
 
 
 def group_id(name: str) -> int | None:
     """Raises FileProblem."""
+    return _id("group", name, lambda: grp.getgrnam(name).gr_gid)
+
+
+def _id(what: str, name: str, named: Callable[[], int]) -> int | None:
+    if not name:
+        return None
     try:
-        return None if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise FileProblem(f"this machine has no group {name}") from None
+        if not (name.isascii() and name.isdecimal()):
+            return named()
+    except (KeyError, ValueError):
+        raise FileProblem(f"this machine has no {what} {name}") from None
+    if len(name) > len(str(ID_MAX)) or int(name) > ID_MAX:
+        raise FileProblem(f"{name[:60]} is no {what}: numbers go to {ID_MAX}")
+    return int(name)
 
 
 async def put(
@@ -125,7 +142,7 @@ def sweep(dest: Path) -> None:
         return
     for name in names:
         with contextlib.suppress(OSError):
-            fd = os.open(dest.parent / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(dest.parent / name, os.O_RDONLY | _AS_FOUND)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 found = os.fstat(fd)
@@ -143,7 +160,7 @@ def _reload_mark(dest: Path) -> Path:
 
 
 def _mark(dest: Path) -> None:
-    fd = os.open(_reload_mark(dest), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(_reload_mark(dest), os.O_WRONLY | os.O_CREAT | _AS_FOUND, 0o600)
     os.close(fd)
 
 

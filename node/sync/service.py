@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +44,20 @@ def source_of(api: str, endpoints: Endpoints) -> Source:
     return V2(endpoints) if api == "v2" else V3(endpoints)
 
 
+class ServiceFault(Exception):
+    """What can't be has happened. The exit code isn't 0, so that a service manager starts it again."""
+
+    exit_code = 1
+
+    def __init__(self, error: BaseException) -> None:
+        where = "".join(
+            f" in {place.filename}:{place.lineno}" for place in traceback.extract_tb(error.__traceback__)[-1:]
+        )
+        super().__init__(
+            f"a fault of ours: {error!r:.500}{where}; all files stay as they are. Please report it, and start again"
+        )
+
+
 class Service:
     """``read``: the resources, now and whenever SIGHUP comes. ``tell``: what became of a file; ``say``: what is wrong,
     and that it is right again; ``note``: the rest."""
@@ -63,6 +78,8 @@ class Service:
         #: by their files: what was asked for no longer, and is about to end
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        #: the signal that ends it
+        self._stop: asyncio.Future[int] | None = None
 
     # -- once -------------------------------------------------------------------------------------------------
 
@@ -85,9 +102,12 @@ class Service:
     # -- for ever ---------------------------------------------------------------------------------------------
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Until SIGTERM, or SIGINT (raises KeyboardInterrupt). Raises ResourceError, at the start only."""
+        """Until SIGTERM, or SIGINT (raises KeyboardInterrupt).
+
+        Raises ServiceFault; ResourceError, at the start only.
+        """
         loop = asyncio.get_running_loop()
-        stop: asyncio.Future[int] = loop.create_future()
+        stop = self._stop = loop.create_future()
 
         def stopped(number: int) -> None:
             if not stop.done():
@@ -144,9 +164,12 @@ class Service:
                 self._workers[resource] = (worker, task)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._say(f"a fault of ours: {error!r}")
-            os.kill(os.getpid(), signal.SIGTERM)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._stop is not None and not self._stop.done():
+            fault = ServiceFault(error)
+            fault.__cause__ = error
+            self._stop.set_exception(fault)
 
     def _follower(self, api: str) -> Follower:
         if api not in self._followers:

@@ -69,6 +69,51 @@ def test_mode_and_owner_are_as_asked_or_as_they_were(tmp_path: Path) -> None:
     assert names(dest.parent) == ["f"]
 
 
+@pytest.mark.parametrize("name", ["²", "٣", "4294967295", "9" * 30, "9" * 5000, "no such", "a\0b"])
+def test_who_is_nobody_here_is_named(name: str) -> None:
+    for find, what in ((files.user_id, "user"), (files.group_id, "group")):
+        with pytest.raises(FileProblem, match=what):
+            find(name)
+
+
+def test_numbers_and_names_of_users() -> None:
+    assert [files.user_id(name) for name in ("", "0", "root", "007", "4294967294")] == [None, 0, 0, 7, 4294967294]
+    assert files.group_id("0") == 0
+
+
+@pytest.mark.timeout(20)
+def test_pipes_that_somebody_put_in_our_way_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write in the folder may have made them."""
+    monkeypatch.setattr(files, "_LOCKED_S", -1.0)
+    dest = tmp_path / "f"
+    os.mkfifo(tmp_path / f"{files._marked(dest)}0123456789ab")
+    put(dest, b"new")
+    assert names(tmp_path) == ["f"]
+    os.mkfifo(files._reload_mark(dest))
+    with pytest.raises(FileProblem, match="can't be written"):
+        asyncio.run(files.put(dest, b"x", plan(files.state(dest), Wanted(b"x")), nothing, True))
+    assert dest.read_bytes() == b"new"
+    real = os.lstat
+
+    def swapped(path: Path) -> os.stat_result:
+        found = real(path)
+        dest.unlink()
+        os.mkfifo(dest)
+        return found
+
+    monkeypatch.setattr(os, "lstat", swapped)
+    assert files.state(dest).kind == "other"
+
+
+def test_of_a_file_that_is_larger_than_ours_the_beginning_is_read(tmp_path: Path) -> None:
+    dest = tmp_path / "f"
+    with dest.open("wb") as file:
+        file.truncate(1 << 40)
+    found = files.state(dest)
+    assert len(found.content) == (64 << 20) + 1
+    assert plan(found, Wanted(b"x")).reasons == ("the content differs",)
+
+
 def test_a_link_is_replaced_and_never_followed(tmp_path: Path) -> None:
     other, dest = tmp_path / "other", tmp_path / "f"
     other.write_text("kept")
