@@ -19,6 +19,10 @@ UNAVAILABLE, OUT_OF_RANGE, UNAUTHENTICATED = 14, 11, 16
 _TRANSIENT = (1, 2, 4, 8, 10, 13, UNAVAILABLE)
 
 
+#: What an answer that is JSON, but not etcd's, comes to: a proxy may give one.
+ODD = (KeyError, TypeError, ValueError, AttributeError)
+
+
 class Refused(Exception):
     """The store says no, and why."""
 
@@ -79,7 +83,7 @@ class Endpoints:
             raw = await answer.body()
         told = decoded(raw)
         if answer.status != 200:
-            self.refuse(told.get("code", 2), told.get("message") or told.get("error") or f"status {answer.status}")
+            self.refuse(told.get("code", 2), str(told.get("message") or told.get("error") or f"status {answer.status}"))
         return told
 
     async def log_in(self) -> None:
@@ -144,8 +148,8 @@ class V3:
         except (Unreachable, TimeoutError) as error:
             self._endpoints.next()
             raise Unreachable(str(error) or "the store answers too slowly") from error
-        except (KeyError, TypeError) as error:
-            raise Unreachable(f"{told!r:.80} is no answer of etcd's") from error
+        except ODD as error:
+            raise unread(error) from error
         return at, pairs
 
     async def watch(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
@@ -178,6 +182,8 @@ class V3:
                     task.result()
         except TimeoutError as error:
             raise Unreachable("the store answers too slowly") from error
+        except ODD as error:
+            raise unread(error) from error
         finally:
             for task in tasks:
                 task.cancel()
@@ -215,6 +221,10 @@ async def _results(lines: AsyncIterator[bytes], endpoints: Endpoints) -> AsyncIt
             error: dict[str, Any] = within if isinstance(within, dict) else told
             endpoints.refuse(int(error.get("grpc_code", error.get("code", 2))), str(error.get("message", told)))
         yield told["result"]
+
+
+def unread(error: Exception) -> Unreachable:
+    return Unreachable(f"who answers there doesn't answer as etcd does: {error!r:.100}")
 
 
 def decoded(raw: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from node.sync.etcd import Endpoints, Gone, Refused, Told, decoded
+from node.sync.etcd import ODD, Endpoints, Gone, Refused, Told, decoded, unread
 from node.sync.http import Unreachable
 from node.sync.keys import Pair, Range, raw
 
@@ -31,6 +31,8 @@ class V2:
         except (Unreachable, TimeoutError) as error:
             self._endpoints.next()
             raise Unreachable(str(error) or "the store answers too slowly") from error
+        except ODD as error:
+            raise unread(error) from error
         return index, list(pairs.values())
 
     async def watch(self, after: Mapping[Range, int], told: Told, begun: Callable[[], None]) -> None:
@@ -56,6 +58,8 @@ class V2:
         except Unreachable:
             self._endpoints.next()
             raise
+        except ODD as error:
+            raise unread(error) from error
 
     async def _get(self, folder: str, query: str) -> tuple[int, dict[str, Any]]:
         async with asyncio.timeout(30), self._endpoints.asked("GET", f"/v2/keys{quote(folder)}?{query}") as answer:

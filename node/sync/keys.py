@@ -4,6 +4,7 @@ Keys and values are bytes; templates see them as text, with bytes that are no UT
 goes in comes out.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -55,13 +56,18 @@ def prefix(start: bytes) -> Range:
 
 
 def merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Without those that another one covers, in order."""
+    """Without those that another one covers, in order: of their ends too."""
     out: list[Range] = []
     # of those that begin alike the widest comes first
     for one in sorted(set(ranges), key=lambda r: (r.start, r.upper is not None, _reversed(r.upper or b""))):
-        if not any(other.covers(one) for other in out):
+        # of those that are kept the last one reaches farthest
+        if not out or not out[-1].covers(one):
             out.append(one)
     return tuple(out)
+
+
+def _start(one: Range) -> bytes:
+    return one.start
 
 
 def _reversed(raw: bytes) -> tuple[int, ...]:
@@ -94,7 +100,9 @@ class Known:
         self._values: SortedDict = SortedDict()
 
     def covers(self, wanted: Range) -> bool:
-        return any(one.covers(wanted) for one in self.ranges)
+        at = bisect_right(self.ranges, wanted.start, key=_start)
+        # of those that begin before it this one reaches farthest
+        return at > 0 and self.ranges[at - 1].covers(wanted)
 
     def lacks(self, wanted: Iterable[Range]) -> frozenset[Range]:
         return frozenset(one for one in wanted if not self.covers(one))

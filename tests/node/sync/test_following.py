@@ -264,22 +264,53 @@ def test_users_log_in_and_are_refused_what_they_may_not_read(at: str) -> None:
 
 
 class Other(http.server.BaseHTTPRequestHandler):
+    said = b""
+
     def do_POST(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<html>hello</html>")
+        self.wfile.write(self.said)
+
+    do_GET = do_POST
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
-def test_what_is_no_etcd_is_named() -> None:
-    server = http.server.HTTPServer(("127.0.0.1", 0), Other)
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"<html>hello</html>",
+        b"[]",
+        b"{}",
+        b'{"header": {"revision": "x"}}',
+        b'{"header": 7}',
+        b'{"header": {"revision": 1}, "kvs": [7]}',
+        b'{"header": {"revision": 1}, "kvs": [{"key": "a", "mod_revision": 1}]}',
+        b'{"result": "x"}',
+        b'{"result": {"created": true}}',
+        b'{"result": {"events": [{}]}}',
+        b'{"error": {"grpc_code": null}}',
+        b'{"action": "get", "node": 7}',
+        b'{"action": "get", "node": {"key": 7, "modifiedIndex": 1}}',
+        b'{"errorCode": "x"}',
+    ],
+)
+def test_what_is_no_etcd_is_named(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may say anything: it is tried again, and ends nothing."""
+    monkeypatch.setattr(Other, "said", said)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        with pytest.raises(Unreachable, match="doesn't answer as etcd does"):
-            asyncio.run(V3(endpoints(f"127.0.0.1:{server.server_port}")).fetch([Range(b"/a")]))
+        at = f"127.0.0.1:{server.server_port}"
+        with pytest.raises(Unreachable, match=r"doesn't answer as etcd does"):
+            asyncio.run(V3(endpoints(at)).fetch([Range(b"/a")]))
+        for source in (V3(endpoints(at)), V2(endpoints(at))):
+            with contextlib.suppress(Unreachable, Refused, etcd.Gone):
+                asyncio.run(source.fetch([Range(b"/a")]))
+            with pytest.raises((Unreachable, Refused, etcd.Gone)):
+                asyncio.run(source.watch({Range(b"/a"): 1}, lambda *_: None, lambda: None))
     finally:
         server.shutdown()
         thread.join()

@@ -1,5 +1,7 @@
 """Templates: functions, errors that name line and key, and which keys are needed."""
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -204,3 +206,20 @@ def test_merged_ranges_have_the_same_keys(ranges: list[Range], key: bytes) -> No
     assert any(one.has(key) for one in found) == any(one.has(key) for one in ranges)
     assert set(found) <= set(ranges)
     assert not any(a is not b and a.covers(b) for a in found for b in found)
+
+
+@given(st.lists(RANGES, max_size=6), RANGES)
+def test_what_is_covered_is_covered_by_one_of_the_ranges(ranges: list[Range], wanted: Range) -> None:
+    made = Known()
+    made.add(ranges, [], 1)
+    assert made.covers(wanted) == any(one.covers(wanted) for one in ranges)
+
+
+def test_many_keys_in_one_template_are_looked_for_at_once() -> None:
+    """Whoever may write a template may write one with thousands: nobody else may wait for it."""
+    ranges = [Range(b"/a/%d" % number) for number in range(20_000)]
+    began_s = time.process_time()
+    made = Known()
+    made.add(ranges, [], 1)
+    assert made.lacks([*ranges, Range(b"/b")]) == {Range(b"/b")}
+    assert time.process_time() - began_s < 5
