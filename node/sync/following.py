@@ -14,7 +14,7 @@ from node.sync.keys import Known, Pair, Range, merged
 #: Changes that come this close together are one: a transaction's in several ranges, or many when it catches up.
 SETTLE_S, SETTLE_MAX_S = 0.005, 0.1
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 2.0
-REFUSED_S = 5.0
+REFUSED_S, REFUSED_MAX_S = 5.0, 60.0
 
 #: Ranges of which anything changed.
 Changed = Callable[[frozenset[bytes] | None], None]
@@ -34,6 +34,9 @@ class Follower:
         self._at: dict[Range, int] = {}
         self._more = asyncio.Event()
         self._trouble: type[Exception] | None = None
+        #: what the store said of ranges that are left out, and when they are asked for again
+        self._refused, self._refused_s = "", REFUSED_S
+        self._again: asyncio.TimerHandle | None = None
         self._dirty: set[bytes] = set()
         self._settling: asyncio.TimerHandle | None = None
         self._first_s = 0.0
@@ -58,10 +61,42 @@ class Follower:
             except Gone:
                 self._forget()
                 continue
-            self.known.add(lacking, pairs, revision)
-            self._at = {one: self._at.get(one, revision) for one in self.known.ranges}
+            self._add(lacking, pairs, revision)
         if self.known.lacks(self._wanted):
             raise Unreachable("the store's history is compacted faster than it can be read")
+
+    def _add(self, ranges: Sequence[Range], pairs: Sequence[Pair], revision: int) -> None:
+        self.known.add(ranges, pairs, revision)
+        self._at = {one: self._at.get(one, revision) for one in self.known.ranges}
+
+    async def _fetch_what_may_be(self) -> None:
+        """As fetch, but a range that is refused holds up no other: it is left out, and asked for again later.
+
+        Raises Refused when there is nothing else, and what fetch raises.
+        """
+        try:
+            await self.fetch()
+        except Refused:
+            for one in merged(self.known.lacks(self._wanted)):
+                try:
+                    revision, pairs = await self._source.fetch([one], self.known.revision)
+                except Refused as this:
+                    error = this
+                else:
+                    self._add([one], pairs, revision)
+            if not self.known.ranges:
+                raise
+            if self._refused != str(error):
+                self._refused = str(error)
+                self._say(f"some keys can't be read: {error}; the files that need them stay as they are")
+            if self._again is not None:
+                self._again.cancel()
+            self._again = asyncio.get_running_loop().call_later(self._refused_s, self._more.set)
+            self._refused_s = min(2 * self._refused_s, REFUSED_MAX_S)
+        else:
+            if self._refused:
+                self._say("all keys can be read again")
+            self._refused, self._refused_s = "", REFUSED_S
 
     def _forget(self) -> None:
         """Begin anew; who looks at ``known`` meanwhile sees what it was."""
@@ -73,8 +108,10 @@ class Follower:
         while True:
             try:
                 if self.known.lacks(self._wanted):
-                    await self.fetch()
-                    self._settled(None)
+                    before = self.known.ranges
+                    await self._fetch_what_may_be()
+                    if self.known.ranges != before:
+                        self._settled(None)
                 if self.known.ranges:
                     await self._watch()
                 else:
@@ -88,6 +125,8 @@ class Follower:
                 wait_s = await self._pause(wait_s, RETRY_MAX_S)
             except Refused as error:
                 self._lost(error, f"the keys can't be read: {error}; all stays as it is")
+                if len(self._at) > 1:
+                    self._forget()  # one of them was refused in mid-watch: see which
                 wait_s = await self._pause(max(wait_s, REFUSED_S), REFUSED_S)
 
     async def _watch(self) -> None:

@@ -6,14 +6,14 @@ import http.server
 import signal
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.setting import Etcd
-from node.sync import etcd, keys
+from node.sync import etcd, following, keys
 from node.sync.etcd import V3, Endpoints, Refused
 from node.sync.etcd2 import V2
 from node.sync.following import Follower
@@ -259,6 +259,65 @@ def test_users_log_in_and_are_refused_what_they_may_not_read(at: str) -> None:
             await it.until(lambda: it.values(b"/open/") == {b"/open/a": b"2"})
             it.follower.want([keys.prefix(b"/open/"), Range(b"/closed")])
             await it.until(lambda: any("permission denied" in line for line in it.said))
+
+    run(work)
+
+
+class Guarded:
+    """A store that refuses what begins so."""
+
+    def __init__(self) -> None:
+        self.refused, self.keys, self.changed = b"/no", {b"/a": b"1", b"/no": b"1"}, asyncio.Event()
+
+    def _ask(self, ranges: Iterable[Range]) -> None:
+        for one in ranges:
+            if self.refused and one.start.startswith(self.refused):
+                raise Refused(f"permission denied: {one.start!r}")
+
+    async def fetch(self, ranges: Iterable[Range], at: int = 0) -> tuple[int, list[keys.Pair]]:
+        wanted = list(ranges)
+        self._ask(wanted)
+        found = [keys.Pair(key, value, 1) for key, value in self.keys.items() if any(one.has(key) for one in wanted)]
+        return 1, found
+
+    async def watch(self, after: Mapping[Range, int], told: etcd.Told, begun: Callable[[], None]) -> None:
+        begun()
+        while True:
+            self._ask(after)
+            await self.changed.wait()
+            self.changed.clear()
+            for one in after:
+                told(one, [keys.Pair(key, value, 2) for key, value in self.keys.items() if one.has(key)], 2)
+
+
+def test_a_range_that_is_refused_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One template may ask for what its user may not read."""
+    for name in ("REFUSED_S", "REFUSED_MAX_S"):
+        monkeypatch.setattr(following, name, 0.05)
+
+    async def work() -> None:
+        store = Guarded()
+        async with Following(store, Range(b"/a"), Range(b"/no")) as it:
+            await it.until(lambda: it.values(b"/a") or it.follower.known.covers(Range(b"/a")))
+            store.keys[b"/a"] = b"2"
+            store.changed.set()
+            await it.until(lambda: it.follower.known.value(b"/a") == b"2")
+            await asyncio.sleep(0.3)
+            words = "some keys can't be read: permission denied: b'/no'; the files that need them stay as they are"
+            assert it.said == [words]
+            assert it.changes == [None, frozenset({b"/a"})], "nobody is woken for what is refused again"
+            store.refused = b""
+            await it.until(lambda: it.follower.known.covers(Range(b"/no")))
+            await it.until(lambda: it.said[1:] == ["all keys can be read again"])
+            store.refused = b"/no"
+            store.keys[b"/a"] = b"3"
+            store.changed.set()
+            await it.until(
+                lambda: it.follower.known.covers(Range(b"/a")) and not it.follower.known.covers(Range(b"/no"))
+            )
+            store.keys[b"/a"] = b"4"
+            store.changed.set()
+            await it.until(lambda: it.follower.known.value(b"/a") == b"4")
 
     run(work)
 
