@@ -55,6 +55,8 @@ def test_once_renders_tells_and_ends(node: Node, tmp_path: Path) -> None:
     assert (tmp_path / "told").read_text() == "told\n", "the reload that failed is made up for"
     node.run(*words, "--once", "--reload", f"echo told >> {tmp_path}/told")
     assert (tmp_path / "told").read_text() == "told\n", "nothing is new: nothing is told"
+    nobody = node.run(*words, "--once", "--owner", "²", code=1)
+    assert "this machine has no user ²; the file stays as it is" in nobody.err
     put(node.etcd, "/once/a", "2")
     refused = node.run(*words, "--once", "--check", "echo bad >&2; exit 3", "-o", "jsonl", code=1)
     assert refused.json["what"] == "failed"
