@@ -22,7 +22,7 @@ def kept(result: Any, whole: bool) -> Any:
     if isinstance(result, Restored):
         return [*map(plain_change, result.changes)] if whole else None
     if not isinstance(result, tuple):
-        return result if whole or isinstance(result, dict) else None
+        return result if whole or isinstance(result, dict | int) else None
     plain = plain_change(result)
     if not whole:
         for shown, node in zip(plain[3:5], result[3:5], strict=True):
