@@ -45,8 +45,6 @@ from streams.replay import LEVEL, VOID_REPEATED, Applied, Replica
 BATCH_BYTES = 1024 * 1024
 #: Back-off after an append that the log refused unwritten.
 RETRY_S = 0.1
-#: Nothing was read for so long: the log has no more, wherever its end is said to be.
-STILL_S = 2.0
 
 
 class _Submission:
@@ -86,8 +84,6 @@ class Host:
         #: an actor with ``follows_replay = False`` isn't told of what was applied before its barrier is under way
         self._follows_replay = getattr(actor, "follows_replay", True)
         self._begin_at = -1
-        #: when something was applied last
-        self._moved_s = float("-inf")
         self._began = False
         self._incarnation = 0
         self._nonce = ""
@@ -107,13 +103,12 @@ class Host:
 
     def begin(self, end: int, now: Now) -> None:
         """``end``: one past the last offset known at the start; decisions wait until it is applied."""
-        self._began, self._begin_at, self._moved_s = True, end, now.boot_s
+        self._began, self._begin_at = True, end
         self._advance(now)
 
     def delivered(self, entries: Sequence[Entry], now: Now) -> None:
         """Apply a batch from the tail. Raises streams.replay.Halt: the shell stops the actor."""
         batch: list[Applied] = []
-        self._moved_s = now.boot_s
         for entry in entries:
             if not self._follows_replay and self._incarnation == 0:  # it never opened yet
                 self.replica.replay(entry)
@@ -284,12 +279,7 @@ class Host:
         self._decide(now)
 
     def _open(self, now: Now) -> None:
-        if self._opening is not None:
-            return
-        if self.replica.offset + 1 < self._begin_at and now.boot_s < self._moved_s + STILL_S:
-            # a log may end with holes (Kafka's marks of transactions): who stands still has all that there is. If not,
-            # the opening is void, its number being taken, and another one follows
-            self.wake_at_s = self._moved_s + STILL_S
+        if self._opening is not None or self.replica.offset + 1 < self._begin_at:
             return
         if now.boot_s < self._retry_at_s:
             self.wake_at_s = self._retry_at_s
@@ -349,9 +339,7 @@ class Host:
                 events = batch[0].events if taken == 1 else [event for one in batch for event in one.events]
                 try:
                     record = self._record(stream, events, now)
-                except (
-                    Exception
-                ):  # an event has something that can't be written: a text that is none, a number too large
+                except Exception:  # something in it has no form: a text that is none, a number too large
                     self._sort_out(stream, batch)
                     continue
                 flight = _Flight(record, now.boot_s)

@@ -5,13 +5,17 @@ import ipaddress
 import os
 import socket
 import ssl
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from actors.setting import Etcd
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _log = structlog.get_logger(actor="kv")
 _VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
@@ -47,16 +51,37 @@ class Certificates:
         _loaded(f"{self._cert} and {self._key}", lambda: context.load_cert_chain(self._cert, self._key, _no_password))
         if etcd.trusted_ca_file or etcd.client_cert_auth:
             context.verify_mode = ssl.CERT_REQUIRED
+            # who comes back with a session isn't looked at again: those that the server keeps, of TLS 1.2, has_revoked
+            # looks at
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
         if etcd.trusted_ca_file:
             _loaded(etcd.trusted_ca_file, lambda: context.load_verify_locations(etcd.trusted_ca_file))
         elif etcd.client_cert_auth:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         if etcd.client_crl_file:
-            _loaded(etcd.client_crl_file, lambda: context.load_verify_locations(etcd.client_crl_file))
+            _loaded(etcd.client_crl_file, lambda: _load_crl(context, etcd.client_crl_file))
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         # called in every handshake, with or without a name
         context.sni_callback = self._shake_hands
         return context
+
+    def has_revoked(self, connection: ssl.SSLObject) -> bool:
+        """Whether a client that came back with an old session shows a certificate that is revoked by now."""
+        shown = connection.getpeercert(True) if connection.session_reused and self._etcd.client_crl_file else None
+        if shown is None:
+            return False
+        from cryptography import x509
+
+        certificate = x509.load_der_x509_certificate(shown)
+        try:
+            return any(
+                crl.issuer == certificate.issuer
+                and crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+                for crl in _crls(self._etcd.client_crl_file)
+            )
+        except (OSError, ValueError):
+            return False  # the one before, which was looked at when the session began, is good on
 
     def _shake_hands(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         stamps = self._stamps()
@@ -101,6 +126,30 @@ def openssl_name(name: str) -> str:
     return short.replace("_", "-")
 
 
+def _load_crl(context: ssl.SSLContext, file: str) -> None:
+    """In DER, as etcd takes it, or in PEM. Raises OSError, ssl.SSLError."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        lists = _crls(file)
+    except ValueError as error:
+        raise CertificateError(f"{file}: no list in DER or PEM: {error}") from error
+    with tempfile.NamedTemporaryFile() as given:  # OpenSSL takes lists of files only, in PEM
+        given.write(b"".join(one.public_bytes(Encoding.PEM) for one in lists))
+        given.flush()
+        context.load_verify_locations(given.name)
+
+
+def _crls(file: str) -> "list[x509.CertificateRevocationList]":
+    """Raises OSError, ValueError."""
+    from cryptography import x509
+
+    raw, end = Path(file).read_bytes(), b"-----END X509 CRL-----"
+    if b"-----BEGIN" not in raw:
+        return [x509.load_der_x509_crl(raw)]
+    return [x509.load_pem_x509_crl(part + end) for part in raw.split(end)[:-1]] or [x509.load_pem_x509_crl(raw)]
+
+
 def check(etcd: Etcd) -> None:
     """Raises CertificateError if listeners could not be opened with these settings (self-signed ones aside)."""
     for given, other, name in (
@@ -117,8 +166,9 @@ def check(etcd: Etcd) -> None:
 
 
 def common_name(certificate: Mapping[str, Any]) -> str:
-    """As ``SSLObject.getpeercert`` gives it; empty: it has none."""
-    return next((value for part in certificate["subject"] for key, value in part if key == "commonName"), "")
+    """Of what ``SSLObject.getpeercert`` gives; empty: it has none."""
+    names = [value for part in certificate["subject"] for key, value in part if key == "commonName"]
+    return names[-1] if names else ""  # of several Go takes the last
 
 
 def named(certificate: Mapping[str, Any], allowed: Sequence[str]) -> bool:

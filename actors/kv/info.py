@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from actors.coordination.membership import id_of
-from actors.kv import policing, v2users
+from actors.kv import policing, probes, v2users
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown, Reads
 from actors.kv.exchange import JSON, TEXT, Exchange
 from actors.kv.rpc.maintenance import CLUSTER_VERSION, VERSION
@@ -50,6 +50,7 @@ _STORE_COUNTS = {
 }
 #: Unsent bytes of a store on its way out.
 POUR_BYTES = 1024 * 1024
+_ONLY_GET = frozenset({"/version", "/health", "/v2/stats/self", "/v2/stats/store", "/v2/stats/leader"})
 _ALARMS = {1: "NOSPACE", 2: "CORRUPT"}
 
 
@@ -72,6 +73,7 @@ class Info:
         cluster = f"X-Etcd-Cluster-Id: {setting.log_id[:16]}\r\n".encode()
         self._members = V2Members(fold, commands, users, cluster)
         self._policies = policing.Page(fold.v3.revs, commands, reads, lambda: shell.host.replica.offset)
+        self._probes = probes.Probes(fold, reads, setting.machine)
         self._started = time.time()
         self._leader: tuple[int, float] = (-1, 0.0)
         #: Prometheus' text, as the port's metrics write it
@@ -84,10 +86,11 @@ class Info:
             self._members.serve(exchange, path)
         elif path.startswith(v2users.PREFIX):
             self._users.serve(exchange, path)
-        elif path in _PAGES and method not in (
-            allowed := ("GET",) if path.startswith("/v2/stats/") else ("GET", "HEAD")
-        ):
-            exchange.respond(405, TEXT + f"Allow: {','.join(allowed)}\r\n".encode(), b"Method Not Allowed\n")
+        elif (checks := probes.asked(path) if path.startswith(("/livez", "/readyz")) else ()) and method == "GET":
+            self._probes.serve(exchange, checks)
+        elif checks or (path in _PAGES and method != "GET" and (path in _ONLY_GET or method != "HEAD")):
+            allowed = "GET" if checks or path in _ONLY_GET else "GET,HEAD"
+            exchange.respond(405, TEXT + f"Allow: {allowed}\r\n".encode(), b"Method Not Allowed\n")
         elif path in _PAGES:
             _PAGES[path](self, exchange)
         elif exchange.connection.trusted and path == "/internal/hash":
@@ -137,7 +140,7 @@ class Info:
 
     def serve_metrics(self, exchange: Exchange, path: str) -> None:
         """What is served at ``--listen-metrics-urls``."""
-        if path in ("/metrics", "/health", "/livez", "/readyz"):
+        if path in ("/metrics", "/health") or path.startswith(("/livez", "/readyz")):
             self.serve(exchange, path)
         else:
             exchange.respond(404, TEXT, b"404 page not found\n")
@@ -181,21 +184,8 @@ class Info:
         data = {"health": "false" if reason else "true", "reason": reason}
         self._json(exchange, data, 503 if reason else 200)
 
-    def _livez(self, exchange: Exchange) -> None:
-        """This process answers."""
-        exchange.respond(200, TEXT, b"ok\n")
-
     def _metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", self.metrics())
-
-    def _readyz(self, exchange: Exchange) -> None:
-        """It can serve: there is a master, and the log answers."""
-
-        def answer(error: NotSent | None) -> None:
-            why = "ALARM CORRUPT" if self._alarm(["NOSPACE"]) else self._unhealthy(error)
-            exchange.respond(503 if why else 200, TEXT, f"{why or 'ok'}\n".encode())
-
-        self._reads.linearizable(answer)
 
     def _machines(self, exchange: Exchange) -> None:
         self._members.machines(exchange)
@@ -244,8 +234,6 @@ class Info:
 _PAGES = {
     "/version": Info._version,
     "/health": Info._health,
-    "/livez": Info._livez,
-    "/readyz": Info._readyz,
     "/metrics": Info._metrics,
     "/v2/machines": Info._machines,
     "/v2/stats/self": Info._stats_self,

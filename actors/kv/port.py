@@ -200,9 +200,12 @@ class Port:
         """The common name of a client's certificate where it stands for a user, else "". None: it isn't let in."""
         if self._closed:
             return None  # accepted before, made now
-        certificate = transport.get_extra_info("peercert") if self._certificates is not None else None
-        if not certificate:
+        certificates = self._certificates
+        certificate = transport.get_extra_info("peercert") if certificates is not None else None
+        if certificates is None or not certificate:
             return ""
+        if certificates.has_revoked(transport.get_extra_info("ssl_object")):
+            return None
         etcd = self._setting.etcd
         if etcd.client_cert_allowed_hostname and not named(certificate, etcd.client_cert_allowed_hostname):
             return None

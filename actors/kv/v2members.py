@@ -4,7 +4,6 @@ Sources of the rules and words: etcd 3.4's ``v2http/client.go``, ``pkg/types/url
 """
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import orjson
@@ -12,7 +11,7 @@ import orjson
 from actors.coordination.membership import BAD_PEERS, Membership, One, full
 from actors.kv.commands import Commands, NotSent, OutcomeUnknown
 from actors.kv.exchange import JSON, TEXT, Exchange
-from actors.kv.rpc.members import shown
+from actors.kv.rpc.members import peer_url, shown
 from actors.kv.state import KvFold, Member
 from actors.kv.v2.auth import USER
 from actors.kv.v2users import NO_AUTH, V2Users
@@ -28,7 +27,6 @@ _REFUSED = {
     "etcdserver: member not found": (404, None),
     BAD_PEERS.message: (400, BAD_PEERS.message.removeprefix("etcdserver: ")),
 }
-_SCHEMES = ("http", "https", "unix", "unixs")
 
 
 class V2Members:
@@ -150,21 +148,7 @@ def _peers(exchange: Exchange) -> list[str]:
         raise _Refused(400, str(error)) from None
     if not urls:
         raise _Refused(400, "no valid URLs given")
-    return sorted(map(_url, urls))
-
-
-def _url(text: str) -> str:
-    url = text.strip()
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        return sorted(map(peer_url, urls))
     except ValueError as error:
-        raise _Refused(400, f"parse {url!r}: {error}") from None
-    if parts.scheme not in _SCHEMES:
-        raise _Refused(400, f"URL scheme must be http, https, unix, or unixs: {url}")
-    if parts.scheme in ("http", "https"):
-        if port is None:
-            raise _Refused(400, f'URL address does not have the form "host:port": {url}')
-        if parts.path:
-            raise _Refused(400, f"URL must not contain a path: {url}")
-    return url
+        raise _Refused(400, str(error)) from None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.host import IDLE, STILL_S, Append, Host, Now, Plan, Superseded
+from actors.host import IDLE, Append, Host, Now, Plan, Superseded
 from actors.shell import Shell
 from streams.events import encode, say
 from streams.events import kv as kv_says
@@ -53,13 +53,13 @@ def founded() -> Record:
 class World:
     """A host and its log."""
 
-    def __init__(self, actor: Deciding | None = None, end: int = 1) -> None:
+    def __init__(self, actor: Deciding | None = None) -> None:
         nonces = iter(range(10**6))
         self.actor = actor or Deciding()
         self.host = Host(self.actor, Replica(Counting()), WRITER, lambda: f"n{next(nonces)}")
         self.end = 0
         self.put(founded())
-        self.host.begin(end, NOW)
+        self.host.begin(1, NOW)
 
     def put(self, record: Record) -> None:
         entry = Entry(self.end, record.canonical())
@@ -170,32 +170,3 @@ async def test_a_decision_that_fails_ends_the_actor_whatever_asked_for_it(by: st
 
 async def _no_effects(effect: object, notice: object) -> None:
     raise AssertionError(effect)
-
-
-def test_a_log_that_ends_with_holes_opens_when_nothing_more_comes() -> None:
-    world = World(end=9)  # as if the records from 1 on were marks of a transaction
-    assert world.appends() == []
-    assert world.host.wake_at_s == NOW.boot_s + STILL_S
-    world.host.tick(Now(NOW.boot_s + STILL_S - 0.1, 0))
-    assert world.appends() == [], "more may come"
-    world.host.tick(Now(NOW.boot_s + STILL_S, 0))
-    world.end = 9
-    assert len(world.land()) == 1
-    assert world.host.live
-
-
-def test_who_opens_before_all_is_read_opens_again_and_is_nobody_elses() -> None:
-    world = World(end=9)
-    world.host.tick(Now(NOW.boot_s + STILL_S, 0))
-    (early,) = world.appends()
-    for incarnation in (1, 2):  # starts before this one, which come late
-        opening = say(says.ActorOpened(nonce=f"before{incarnation}", level=LEVEL))
-        world.put(Record(LOG, "log", WRITER, incarnation, 1, 0, encode([opening])))
-    (record,) = early.records
-    world.put(record)
-    assert not world.host.live
-    assert world.appends() == [], "what came just now is not all yet"
-    world.host.tick(Now(NOW.boot_s + STILL_S, 0))
-    (again,) = world.land()
-    assert again.incarnation == 3
-    assert world.host.live

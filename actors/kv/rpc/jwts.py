@@ -42,6 +42,7 @@ class Jwts:
             self._sign_by, self._check_by = self._keys(private, public)
         if self._check_by is None:
             raise ValueError("jwt needs priv-key=FILE, or pub-key=FILE to check only")
+        self._try()
 
     def _keys(self, private: bytes | None, public: bytes | None) -> tuple[Any, Any]:
         """Raises ValueError."""
@@ -54,6 +55,17 @@ class Jwts:
             return signing, None if signing is None else signing.public_key()
         except (ValueError, TypeError) as error:
             raise ValueError(f"priv-key or pub-key holds no key in PEM: {error}") from error
+
+    def _try(self) -> None:
+        """Raises ValueError: nobody could log in with these keys."""
+        try:
+            jwt.get_algorithm_by_name(self._method).prepare_key(self._check_by)
+            if self.signs:
+                jwt.decode(self.sign("root", 1), self._check_by, [self._method], options={"verify_exp": False})
+        except jwt.InvalidSignatureError as error:
+            raise ValueError("priv-key and pub-key are no pair") from error
+        except (jwt.PyJWTError, TypeError) as error:
+            raise ValueError(f"the key doesn't fit sign-method={self._method}: {error}") from error
 
     @property
     def signs(self) -> bool:

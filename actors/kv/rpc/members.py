@@ -1,17 +1,22 @@
 """etcdserverpb.Cluster: who the members are, and their changes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 
-from actors.coordination.membership import One, full
+from actors.coordination.membership import BAD_PEERS, One, full
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.service import Call, Method, Rpc
 from actors.kv.state import Cluster, Member
+from actors.kv.v3 import errors
+from actors.kv.v3.errors import V3Error
 from actors.kv.v3.store import Result
 from streams.events import cluster as says
 from streams.events.base import Data
+
+_SCHEMES = ("http", "https", "unix", "unixs")
 
 
 class Members:
@@ -52,10 +57,41 @@ class Members:
         return response
 
 
+def peer_url(text: str) -> str:
+    """As etcd takes it. Raises ValueError, with the words of Go's ``url`` and etcd's ``types`` package."""
+    url = text.strip()
+    if any(character.isspace() for character in url):
+        raise ValueError(f"parse {url!r}: invalid character in host name")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"parse {url!r}: {error}") from None
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"URL scheme must be http, https, unix, or unixs: {url}")
+    if parts.scheme in ("http", "https"):
+        if port is None:
+            raise ValueError(f'URL address does not have the form "host:port": {url}')
+        if parts.path:
+            raise ValueError(f"URL must not contain a path: {url}")
+    return url
+
+
+def _peers(urls: Iterable[str]) -> list[str]:
+    """Raises BAD_PEERS."""
+    try:
+        found = sorted(map(peer_url, urls))
+    except ValueError:
+        found = []
+    if not found:
+        raise V3Error(errors.INVALID, BAD_PEERS.message)
+    return found
+
+
 _CHANGES: tuple[tuple[str, Callable[[Any], Data], type[Message], type[Message]], ...] = (
     (
         "MemberAdd",
-        lambda r: says.MemberAdd(list(r.peerURLs), r.isLearner),
+        lambda r: says.MemberAdd(_peers(r.peerURLs), r.isLearner),
         pb.MemberAddRequest,
         pb.MemberAddResponse,
     ),

@@ -97,7 +97,8 @@ class Recipes:
         """Raises NOT_LEADER: the key isn't the one that was campaigned with."""
         if not leader.key:
             raise errors.EMPTY_KEY
-        put = says.OpPut(carried(leader.key), carried(value), leader.lease)
+        lease = await self._session(call, leader.lease)
+        put = says.OpPut(carried(leader.key), carried(value), lease)
         result = await self._say(call, says.Txn([_is(leader.key, leader.rev)], [put]))
         if not result.value.succeeded:
             raise NOT_LEADER
@@ -144,15 +145,21 @@ class Recipes:
 
     async def _stand_in(self, call: Call, queue: bytes, lease: int, value: bytes) -> tuple[bytes, Rev]:
         """The key in the queue, which may have stood there before, and what it is. Raises V3Error."""
-        if not lease:
-            self._rpc.check_user(call)
-            granted = await self._say(call, says.LeaseGrant(secrets.randbits(62) + 1, SESSION_TTL_S))
-            lease = granted.value.id
-        key = queue + b"%x" % (lease & 0xFFFFFFFFFFFFFFFF)
+        lease = await self._session(call, lease)
+        key = queue + b"%x" % lease
         put = says.OpPut(carried(key), carried(value), lease)
         result = await self._say(call, says.Txn([_is(key, 0)], [put], [says.OpRange(carried(key))]))
         (done,) = result.value.results
         return key, done if result.value.succeeded else done.kvs[0]
+
+    async def _session(self, call: Call, lease: int) -> int:
+        """The lease of who asks, a new one if it has none. Raises V3Error."""
+        if lease:
+            return lease
+        self._rpc.check_user(call)
+        granted = await self._say(call, says.LeaseGrant(secrets.randbits(62) + 1, SESSION_TTL_S))
+        made: int = granted.value.id
+        return made
 
     async def _ahead_gone(self, queue: bytes, created: int) -> None:
         """Wait until nobody stands ahead of who came at ``created``."""

@@ -34,6 +34,8 @@ from streams.replay import Applied
 #: What a database may have by default, as etcd's.
 QUOTA_BYTES = 2 * 1024**3
 UNHEARD_LEASES = 3
+#: Simple tokens are good for so long by default, as etcd's.
+TOKEN_IDLE_S = 300
 #: What a key, or a lease, costs beyond its bytes, for the quota.
 KEY_BYTES, LEASE_BYTES = 256, 64
 
@@ -113,7 +115,7 @@ class Rpc:
         self._header_json_of, self._header_json = (-1, -1), b""
         self._tokens_used: dict[bytes, float] = {}
         #: unused for so long, simple tokens are no good
-        self._token_idle_s = float(setting.etcd.auth_token_ttl)
+        self._token_idle_s = float(setting.etcd.auth_token_ttl or TOKEN_IDLE_S)
         self.jwts = None if setting.etcd.auth_token == "simple" else Jwts(setting.etcd.auth_token)
         self.quota_bytes = setting.etcd.quota_backend_bytes or QUOTA_BYTES
         #: the alarm of a full store is on its way

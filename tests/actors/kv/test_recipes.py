@@ -142,3 +142,19 @@ def test_elections(channel: grpc.Channel) -> None:
     observe.cancel()
     with pytest.raises(grpc.RpcError, match="election: not leader"):
         elect(channel, "Proclaim", election.ProclaimRequest(leader=leader, value=b"x"), election.ProclaimResponse)
+
+
+def test_who_proclaims_without_a_lease_gets_a_session(channel: grpc.Channel) -> None:
+    asked = election.CampaignRequest(name=b"e0", lease=grant(channel), value=b"one")
+    leader = elect(channel, "Campaign", asked, election.CampaignResponse).leader
+    leader.lease = 0
+    elect(channel, "Proclaim", election.ProclaimRequest(leader=leader, value=b"new"), election.ProclaimResponse)
+    found = elect(channel, "Leader", election.LeaderRequest(name=b"e0"), election.LeaderResponse)
+    assert found.kv.value == b"new"
+    assert found.kv.lease not in (0, asked.lease)
+
+
+def test_a_lease_below_0_is_named_as_gos_clients_do(channel: grpc.Channel) -> None:
+    request = pb.LeaseGrantRequest(ID=-5, TTL=60)
+    ask(channel, "/etcdserverpb.Lease/LeaseGrant", request, pb.LeaseGrantResponse)
+    assert acquire(channel, b"below", -5) == b"below/-5"

@@ -19,11 +19,12 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from actors.kv import places
-from actors.kv.certificates import CertificateError, check, named, openssl_name
+from actors.kv.certificates import CertificateError, check, common_name, named, openssl_name
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
 from actors.setting import Etcd
@@ -119,7 +120,7 @@ def test_the_pages_over_tls_are_had_by_http_2_as_well(tmp_path: Path) -> None:
         assert _curl(ca, f"{at}/health") == ('{"health":"true","reason":""}\n', "200 2")
         assert _curl(ca, "--http1.1", f"{at}/health")[1] == "200 1.1"
         assert _curl(ca, f"{at}/none") == ("404 page not found\n", "404 2")
-        head, told = _curl(ca, "--head", f"{at}/version")
+        head, told = _curl(ca, "--head", f"{at}/metrics")
         assert (told, head.splitlines()[0]) == ("200 2", "HTTP/2 200 ")
         put, told = _curl(ca, f"{at}/v2/keys/a", "-XPUT", "-d", "value=1")
         assert (told, json.loads(put)["node"]["value"]) == ("201 2", "1")
@@ -221,6 +222,39 @@ def test_clients_must_show_a_certificate_that_is_good(tmp_path: Path) -> None:
             assert accepted.get(b"k").kvs[0].version == 1
 
 
+def _resumed(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+    """Whether the session was gone on with, and the one to go on with next. Raises OSError: there is no answer."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+    ):
+        tls.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        if not _all(tls).startswith(b"HTTP/1.1 200"):
+            raise ConnectionError("no answer")
+        return bool(tls.session_reused), tls.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_was_revoked_does_not_come_back_by_an_old_session(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Also of a list in DER, the form that etcd takes."""
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    alice, bob = ca.sign("alice"), ca.sign("bob")
+    listed = Path(ca.revoke(bob[2]))
+    listed.write_bytes(x509.load_pem_x509_crl(listed.read_bytes()).public_bytes(serialization.Encoding.DER))
+    etcd = Etcd(cert_file=cert, key_file=key, trusted_ca_file=str(ca.file), client_crl_file=str(listed))
+    context = ssl.create_default_context(cafile=str(ca.file))
+    context.load_cert_chain(*alice[:2])
+    context.maximum_version = version
+    with Running(tmp_path / "n", etcd=etcd, at="https://127.0.0.1:0") as server:
+        _, session = _resumed(server.port, context, None)
+        _, session = _resumed(server.port, context, session)
+        ca.revoke(alice[2])
+        for known in (session, None):
+            with pytest.raises(OSError):
+                _resumed(server.port, context, known)
+
+
 def test_a_certificate_of_its_own_making(tmp_path: Path) -> None:
     with Running(tmp_path / "n", etcd=Etcd(auto_tls=True), at="https://127.0.0.1:0") as server:
         made = _serial(server.port)
@@ -247,6 +281,8 @@ def test_what_can_not_be_served_is_said_before_anything_starts(tmp_path: Path) -
 
 
 def test_names() -> None:
+    assert common_name({"subject": ((("commonName", "root"),), (("commonName", "alice"),))}) == "alice", "as Go's"
+    assert common_name({"subject": ((("organizationName", "x"),),)}) == ""
     assert openssl_name("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256") == "ECDHE-RSA-AES128-GCM-SHA256"
     assert openssl_name("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256") == "ECDHE-RSA-CHACHA20-POLY1305"
     assert openssl_name("TLS_RSA_WITH_AES_128_CBC_SHA") == "AES128-SHA"
@@ -319,6 +355,25 @@ def test_json_web_tokens(tmp_path: Path, signing: str) -> None:
         refused(grpc.StatusCode.INVALID_ARGUMENT, "revision of auth store is old", etcd.put, b"a1", b"v", old)
         # nothing of it is on the log
         assert not server.fold.v3.auth.tokens
+
+
+def test_keys_by_which_nobody_could_log_in_are_refused_at_the_start(tmp_path: Path, signing: str) -> None:
+    files = {"rsa": rsa.generate_private_key(65537, 2048), "p384": ec.generate_private_key(ec.SECP384R1())}
+    for name, made in files.items():
+        (tmp_path / name).write_bytes(pki.pem(made))
+    (tmp_path / "empty").write_bytes(b"")
+    Jwts(signing)
+    for method, keys, words in (
+        ("ES256", "priv-key=rsa", "doesn't fit sign-method=ES256"),
+        ("RS256", "priv-key=jwt.key", "doesn't fit sign-method=RS256"),
+        ("RS256", "pub-key=jwt.pub", "doesn't fit sign-method=RS256"),
+        ("ES512", "priv-key=p384", "doesn't fit sign-method=ES512"),
+        ("HS256", "priv-key=jwt.key", "doesn't fit sign-method=HS256"),
+        ("HS256", "priv-key=empty", "doesn't fit sign-method=HS256"),
+        ("ES384", "priv-key=p384,pub-key=jwt.pub", "no pair|doesn't fit"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Jwts(f"jwt,sign-method={method},{keys.replace('key=', f'key={tmp_path}/')}")
 
 
 def test_a_node_with_the_public_key_only_checks(tmp_path: Path, signing: str) -> None:
@@ -403,6 +458,40 @@ def test_an_alarm_that_nobody_knows_is_told_by_its_number(tmp_path: Path) -> Non
             assert json.load(answer) == {"health": "false", "reason": "ALARM UNKNOWN"}
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health?exclude=77") as answer:
             assert json.load(answer)["health"] == "true"
+
+
+def _page(server: Running, path: str, method: str = "GET") -> tuple[int, str]:
+    asked = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method)
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_checks_one_by_one_and_together(tmp_path: Path) -> None:
+    with Running(tmp_path / "n") as server, client(server) as etcd:
+        corruption, *rest = "data_corruption", "serializable_read", "linearizable_read", "non_learner"
+        for page in (
+            "/livez",
+            "/livez/serializable_read",
+            "/readyz",
+            *[f"/readyz/{one}" for one in (corruption, *rest)],
+        ):
+            assert _page(server, page) == (200, "ok\n")
+            assert _page(server, page, "HEAD")[0] == _page(server, page, "POST")[0] == 405
+        assert _page(server, "/livez?verbose") == (200, "[+]serializable_read ok\nok\n")
+        well = "".join(f"[+]{one} ok\n" for one in rest)
+        assert _page(server, "/readyz?verbose&exclude=data_corruption") == (200, f"{well}ok\n")
+        for page in ("/livez/", "/livez/non_learner", "/readyz/x", "/readyz/non_learner/x", "/livezz"):
+            assert _page(server, page)[0] == 404
+        on = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.CORRUPT, memberID=1)
+        etcd.ask("Maintenance/Alarm", on, pb.AlarmResponse)
+        broken = "[-]data_corruption failed: alarm activated: CORRUPT\n"
+        assert _page(server, "/readyz") == (503, f"{broken}{well}\n")
+        assert _page(server, "/readyz/data_corruption") == (503, f"{broken}\n")
+        assert _page(server, "/readyz?exclude=data_corruption") == _page(server, "/livez") == (200, "ok\n")
 
 
 def test_limits_are_those_of_the_flags(tmp_path: Path) -> None:

@@ -151,6 +151,15 @@ def test_who_was_let_at_another_member_a_moment_ago_is_let(tmp_path: Path) -> No
         etcd.ask("Auth/UserDelete", pb.AuthUserDeleteRequest(name="eve"), pb.AuthUserDeleteResponse)
 
 
+def test_no_time_is_the_time_by_default(tmp_path: Path) -> None:
+    with Running(tmp_path / "n", etcd=Etcd(bcrypt_cost=4, auth_token_ttl=0)) as server, client(server) as etcd:
+        enabled(etcd)
+        ask = pb.AuthenticateRequest(name="ann", password="a")
+        token = etcd.ask("Auth/Authenticate", ask, pb.AuthenticateResponse).token
+        time.sleep(0.05)
+        etcd.get(b"a", token)
+
+
 def test_a_token_is_good_for_as_long_as_it_is_used_and_no_longer_though_it_never_was(tmp_path: Path) -> None:
     with Running(tmp_path / "n", etcd=Etcd(bcrypt_cost=4, auth_token_ttl=2)) as server, client(server) as etcd:
         enabled(etcd)

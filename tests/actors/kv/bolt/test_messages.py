@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from actors.kv.bolt import messages
 from actors.kv.bolt.errors import MessageError
+from actors.kv.v3.imports import NUMBER_MAX
 from actors.kv.v3.revs import Rev
 
 BYTES, INT64, UINT64, INT32 = 12, 3, 4, 5
@@ -39,7 +40,7 @@ revs = st.builds(
     st.binary(min_size=1, max_size=200),
     st.binary(max_size=200),
     st.tuples(positive, positive).map(sorted),
-    positive,
+    st.integers(1, NUMBER_MAX),
     int64,
 )
 
