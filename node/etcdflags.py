@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actors.kv import places
+from actors.kv import ciphers, places
 from actors.setting import Etcd
 
 
@@ -54,6 +54,13 @@ def number(text: str) -> int:
 
 def texts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def suites(text: str) -> list[str]:
+    """Cipher suites that can be had; looked at also where nothing is served by TLS. Raises ValueError."""
+    found = texts(text)
+    ciphers.check(found)
+    return found
 
 
 def urls(text: str) -> list[str]:
@@ -141,7 +148,8 @@ SERVING: dict[str, Flag] = {
     **_named("initial-cluster-state", one_of("new", "existing")),
     **_named("cert-file key-file trusted-ca-file client-crl-file", text_of),
     **_named("client-cert-auth auto-tls enable-grpc-gateway", truth),
-    **_named("client-cert-allowed-hostname cipher-suites host-whitelist cors", texts),
+    **_named("client-cert-allowed-hostname host-whitelist cors", texts),
+    **_named("cipher-suites", suites),
     **_named("metrics", one_of("basic", "extensive")),
     **_named("tls-min-version", one_of("TLS1.2", "TLS1.3")),
     **_named("tls-max-version", one_of("", "TLS1.2", "TLS1.3")),
@@ -383,4 +391,16 @@ def serving(given: Mapping[str, str]) -> Etcd:
     made = Etcd(**fields, auto_compaction_retention=int(kept) * unit_s if kept.isdigit() else duration_s(kept))
     if made.max_txn_ops < 1 or made.max_request_bytes < 1 or made.max_concurrent_streams < 1:
         raise ValueError("max-txn-ops, max-request-bytes and max-concurrent-streams are 1 at least")
+    _check_tls(made)
     return made
+
+
+def _check_tls(made: Etcd) -> None:
+    """What can't go together, in etcd's words. Raises ValueError."""
+    least, most = made.tls_min_version, made.tls_max_version
+    if most and least > most:
+        raise ValueError(f"min version ({least}) is greater than max version ({most})")
+    if made.cipher_suites and least == "TLS1.3":
+        raise ValueError("cipher suites cannot be configured when only TLS1.3 is enabled")
+    if made.cipher_suites and most == "TLS1.2" and not ciphers.of_tls12(made.cipher_suites):
+        raise ValueError("all of cipher-suites are of TLS 1.3, and tls-max-version is TLS1.2: nobody could connect")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from actors.kv import ciphers
 from actors.setting import Etcd
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Certificates:
         if etcd.tls_max_version:
             context.maximum_version = _VERSIONS[etcd.tls_max_version]
         if etcd.cipher_suites:
-            context.set_ciphers(":".join(openssl_name(name) for name in etcd.cipher_suites))
+            ciphers.limit(context, etcd.cipher_suites)
         context.set_alpn_protocols(["h2", "http/1.1"])
         _loaded(f"{self._cert} and {self._key}", lambda: context.load_cert_chain(self._cert, self._key, _no_password))
         if etcd.trusted_ca_file or etcd.client_cert_auth:
@@ -117,13 +118,6 @@ def _loaded(what: str, load: Any) -> None:
         raise CertificateError(f"{what}: no certificate, key or list in PEM, or no pair: {error.reason}") from error
     except OSError as error:
         raise CertificateError(f"{what}: {error.strerror}") from error
-
-
-def openssl_name(name: str) -> str:
-    """A cipher suite by IANA's name, as Go writes it, in OpenSSL's words."""
-    short = name.removeprefix("TLS_").replace("_WITH_", "_").replace("AES_128", "AES128").replace("AES_256", "AES256")
-    short = short.removeprefix("RSA_").replace("_CBC", "").replace("CHACHA20_POLY1305_SHA256", "CHACHA20_POLY1305")
-    return short.replace("_", "-")
 
 
 def _load_crl(context: ssl.SSLContext, file: str) -> None:

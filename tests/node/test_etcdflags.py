@@ -37,6 +37,8 @@ def test_both_dashes_and_both_ways_to_give_a_value() -> None:
         (["--auth-token", "paper"], "'paper' is no kind of token"),
         (["--auth-token", "jwt,sign-method=RS256"], "jwt needs priv-key=FILE"),
         (["--tls-min-version", "SSL3"], "none of TLS1.2, TLS1.3"),
+        (["--cipher-suites=NOPE"], '--cipher-suites: unexpected TLS cipher suite "NOPE"'),
+        (["--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"], "--cipher-suites: TLS_RSA_WITH_RC4_128_SHA can't be had"),
     ],
 )
 def test_what_is_wrong_names_the_flag(argv: list[str], words: str) -> None:
@@ -187,6 +189,28 @@ def test_https_needs_a_certificate(tmp_path: Path) -> None:
         made(gather(["--cert-file", "nowhere.pem", "--key-file", "k.pem"], {}), {})
     with pytest.raises(FlagError, match="no key-file"):
         made(gather(["--cert-file", "nowhere.pem"], {}), {})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            "tls-min-version=TLS1.3 tls-max-version=TLS1.2",
+            r"min version \(TLS1.3\) is greater than max version \(TLS1.2\)",
+        ),
+        (
+            "tls-min-version=TLS1.3 cipher-suites=TLS_AES_128_GCM_SHA256",
+            "cipher suites cannot be configured when only TLS1.3",
+        ),
+        ("tls-max-version=TLS1.2 cipher-suites=TLS_AES_128_GCM_SHA256", "nobody could connect"),
+    ],
+)
+def test_versions_and_suites_of_tls_that_cannot_go_together(given: str, words: str) -> None:
+    flags = [f"--{one}" for one in given.split()]
+    with pytest.raises(FlagError, match=words):
+        made(gather(flags, {}), {})
+    for alone in flags:
+        made(gather([alone], {}), {})
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from actors.kv import places
-from actors.kv.certificates import CertificateError, check, common_name, named, openssl_name
+from actors.kv import ciphers, places
+from actors.kv.certificates import Certificates, CertificateError, check, common_name, named
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
 from actors.setting import Etcd
@@ -283,12 +283,35 @@ def test_what_can_not_be_served_is_said_before_anything_starts(tmp_path: Path) -
 def test_names() -> None:
     assert common_name({"subject": ((("commonName", "root"),), (("commonName", "alice"),))}) == "alice", "as Go's"
     assert common_name({"subject": ((("organizationName", "x"),),)}) == ""
-    assert openssl_name("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256") == "ECDHE-RSA-AES128-GCM-SHA256"
-    assert openssl_name("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256") == "ECDHE-RSA-CHACHA20-POLY1305"
-    assert openssl_name("TLS_RSA_WITH_AES_128_CBC_SHA") == "AES128-SHA"
     wild = {"subjectAltName": (("DNS", "*.example.org"),)}
     assert named(wild, ["a.example.org"])
     assert not named(wild, ["example.org"])
+
+
+def test_cipher_suites_are_those_that_were_named(tmp_path: Path) -> None:
+    """A name of TLS 1.3 adds none to TLS 1.2, and alone leaves none of it."""
+    cert, key, _ = Authority(tmp_path).sign("server")
+    one, of_tls13 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"
+
+    def served(names: list[str]) -> tuple[set[str], ssl.TLSVersion]:
+        context = Certificates(Etcd(cert_file=cert, key_file=key, cipher_suites=names), tmp_path).context
+        found = {str(cipher["name"]) for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"}
+        return found, context.minimum_version
+
+    assert served([of_tls13, one]) == ({"ECDHE-ECDSA-AES256-GCM-SHA384"}, ssl.TLSVersion.TLSv1_2)
+    assert served([of_tls13])[1] == ssl.TLSVersion.TLSv1_3
+    old = ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_RSA_WITH_AES_128_CBC_SHA"]
+    assert ciphers.of_tls12(old) == ["ECDHE-RSA-CHACHA20-POLY1305", "AES128-SHA"]
+
+
+def test_cipher_suites_that_cannot_be_had_are_refused_by_name() -> None:
+    ciphers.check(["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"])
+    for name in ("NOPE", "TLS_ECDHE_RSA_WITH_AES_128_GCM", "ECDHE-RSA-AES128-GCM-SHA256", ""):
+        with pytest.raises(ValueError, match=f'unexpected TLS cipher suite "{name}"'):
+            ciphers.check([name])
+    for name in ("TLS_RSA_WITH_RC4_128_SHA", "TLS_ECDHE_RSA_WITH_RC4_128_SHA"):
+        with pytest.raises(ValueError, match=f"{name} can't be had with OpenSSL"):
+            ciphers.check([name])
 
 
 # -- who asks -------------------------------------------------------------------------------------------------------
