@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from actors.kv import ciphers, places
-from actors.kv.certificates import Certificates, CertificateError, check, common_name, named
+from actors.kv.certificates import CertificateError, Certificates, check, common_name, named
 from actors.kv.proto import etcd_pb2 as pb
 from actors.kv.rpc.jwts import Jwts
 from actors.setting import Etcd
