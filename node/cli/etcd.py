@@ -9,6 +9,8 @@ from typing import Any
 from actors.kv.rpc.maintenance import VERSION
 from node import etcdflags
 from node.config import Config, ConfigError, load
+from node.etcdnames import MEANINGLESS, NODE, SERVING, FlagError
+from node.etcdvalues import members as named_members
 from node.identity import has_joined
 
 _HELP = """\
@@ -34,14 +36,14 @@ def etcd(argv: Sequence[str]) -> int:
     """Run the node. Raises what ``node.daemon.up`` raises, FlagError and ConfigError."""
     words = [word.lstrip("-") for word in argv if word.startswith("-")]
     if "help" in words or "h" in words:
-        print(_HELP + "\n".join(f"  --{name}" for name in sorted({*etcdflags.SERVING, *etcdflags.NODE})))
-        print("\nAll others of etcd's are taken and have no effect here: " + " ".join(_without_effect()))
+        print(_HELP + "\n".join(f"  --{name}" for name in sorted({*SERVING, *NODE})))
+        print("\nAll others of etcd's are taken and have no effect here: " + " ".join(sorted(MEANINGLESS)))
         return 0
     if "version" in words:
         print(f"etcd Version: {VERSION}\ncorelog Version: {_version()}")
         return 0
     if argv and not argv[0].startswith("-"):
-        raise etcdflags.FlagError(f"{argv[0]!r} is not a valid flag; corelog etcd starts a server only")
+        raise FlagError(f"{argv[0]!r} is not a valid flag; corelog etcd starts a server only")
     asked = etcdflags.gather(argv, os.environ)
     config = made(asked, os.environ)
     for warning in asked.warnings:
@@ -63,15 +65,15 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
     }
     if "CORELOG_GATEWAY_LISTEN" not in environ:
         flags["gateway_listen"] = "none"
-    members = etcdflags.members(asked.serving.get("initial-cluster", ""))
+    members = named_members(asked.serving.get("initial-cluster", ""))
     if node.get("discovery") and members:
-        raise etcdflags.FlagError(
+        raise FlagError(
             'multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery", '
             '"discovery-endpoints" or "discovery-srv"'
         )
     for flag in ("discovery-token", "discovery-srv"):
         if node.get(flag) and not environ.get("CORELOG_LOG"):
-            raise etcdflags.FlagError(
+            raise FlagError(
                 f"--{flag} isn't asked here, and several members need one log: set CORELOG_LOG=kafka://HOST:PORT,... "
                 f"for each of them, or use --discovery"
             )
@@ -80,15 +82,11 @@ def made(asked: etcdflags.Asked, environ: Any) -> Config:
             flags[flag.replace("-", "_")] = node[flag]
     # as etcd, which looks at what makes a cluster only when it makes one
     if members and name not in members and not has_joined(Path(flags["data"])):
-        raise etcdflags.FlagError(f"couldn't find local name {name!r} in the initial cluster configuration")
+        raise FlagError(f"couldn't find local name {name!r} in the initial cluster configuration")
     try:
         return load(None, environ, flags)
     except ConfigError as error:
-        raise etcdflags.FlagError(str(error)) from error
-
-
-def _without_effect() -> list[str]:
-    return sorted(etcdflags.KNOWN - set(etcdflags.SERVING) - set(etcdflags.NODE))
+        raise FlagError(str(error)) from error
 
 
 def _version() -> str:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import etcdflags
 from node.cli.etcd import made
-from node.etcdflags import FlagError, gather, parse_file, read_flags, serving
+from node.etcdfile import parse_file
+from node.etcdflags import gather, read_flags, serving
+from node.etcdnames import KNOWN, FlagError
 
 
 def test_both_dashes_and_both_ways_to_give_a_value() -> None:
@@ -30,8 +31,30 @@ def test_both_dashes_and_both_ways_to_give_a_value() -> None:
         (["serve"], "'serve' is not a valid flag"),
         (["--listen-client-urls", "127.0.0.1:2379"], "--listen-client-urls: '127.0.0.1:2379': URL scheme must be"),
         (["--listen-client-urls", "http://127.0.0.1"], "no address to listen on"),
-        (["--bcrypt-cost", "3"], "--bcrypt-cost: the cost of bcrypt is between 4 and 31"),
+        (["--bcrypt-cost", "-1"], "--bcrypt-cost: '-1' is no whole number without a sign: parse error"),
         (["--max-txn-ops=many"], "--max-txn-ops: 'many' is no whole number"),
+        (["--auth-token-ttl=-5"], "--auth-token-ttl: '-5' is no whole number without a sign: parse error"),
+        (
+            ["--quota-backend-bytes=9223372036854775808"],
+            "--quota-backend-bytes: 9223372036854775808: value out of range",
+        ),
+        (["--quota-backend-bytes=08"], "--quota-backend-bytes: '08' is no whole number: parse error"),
+        (["--max-concurrent-streams=0x100000000"], "--max-concurrent-streams: 0x100000000: value out of range"),
+        (["--heartbeat-interval=abc"], "--heartbeat-interval: 'abc' is no whole number without a sign: parse error"),
+        (["--snapshot-count=x"], "--snapshot-count: 'x' is no whole number without a sign: parse error"),
+        (["--max-learners=1.5"], "--max-learners: '1.5' is no whole number: parse error"),
+        (["--pre-vote=maybe"], "--pre-vote: 'maybe' is neither true nor false"),
+        (["--raft-read-timeout=5"], "--raft-read-timeout: '5' is no duration"),
+        (["--log-level=nope"], '--log-level: unrecognized level: "nope"'),
+        (
+            ["--election-timeout=10"],
+            "--election-timeout[10ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (["--election-timeout=60000"], "--election-timeout[60000ms] is too long, and should be set less than 50000ms"),
+        (["--heartbeat-interval=0"], "--heartbeat-interval must be >0 (set to 0ms)"),
+        (["--auto-compaction-retention", "²"], "no duration"),
+        (["--auth-token", "jwt,foo"], "--auth-token: 'foo' is no option: write NAME=VALUE"),
+        (["--auth-token", "jwt,ttl=1h,ttl=2h"], "--auth-token: ttl= is given twice"),
         (["--client-cert-auth=maybe"], "neither true nor false"),
         (["--auto-compaction-retention", "soon"], "no duration"),
         (["--auth-token", "paper"], "'paper' is no kind of token"),
@@ -130,9 +153,9 @@ def test_no_line_of_flags_is_worse_than_refused(argv: list[str]) -> None:
 
 def test_every_flag_that_etcd_names_is_known() -> None:
     """Help of 3.7 and of 3.5, names only."""
-    assert len(etcdflags.KNOWN) > 140
+    assert len(KNOWN) > 140
     for name in ("listen-peer-urls", "experimental-initial-corrupt-check", "enable-v2", "cors", "feature-gates"):
-        assert name in etcdflags.KNOWN
+        assert name in KNOWN
 
 
 def test_the_node_that_comes_of_it(tmp_path: Path) -> None:
@@ -215,7 +238,13 @@ def test_versions_and_suites_of_tls_that_cannot_go_together(given: str, words: s
 
 @pytest.mark.parametrize(
     ("mode", "kept", "expected"),
-    [("periodic", "12", 43200), ("periodic", "90m", 5400), ("revision", "1000", 1000), ("periodic", "0", 0)],
+    [
+        ("periodic", "1.5h", 5400),
+        ("periodic", "12", 43200),
+        ("periodic", "90m", 5400),
+        ("revision", "1000", 1000),
+        ("periodic", "0", 0),
+    ],
 )
 def test_retention(mode: str, kept: str, expected: float) -> None:
     given = {"auto-compaction-mode": mode, "auto-compaction-retention": kept}
@@ -223,5 +252,49 @@ def test_retention(mode: str, kept: str, expected: float) -> None:
 
 
 def test_retention_by_revision_is_a_number() -> None:
+    """etcd takes a time too, as its nanoseconds; a table of ours doesn't."""
     with pytest.raises(ValueError, match="no number of revisions"):
         serving({"auto-compaction-mode": "revision", "auto-compaction-retention": "5m"})
+    asked = gather(["--auto-compaction-retention=1h", "--auto-compaction-mode=revision"], {})
+    assert serving(asked.serving).auto_compaction_retention == 3600 * 10**9
+    assert asked.warnings == [
+        "--auto-compaction-retention: by revision, 1h is read as etcd reads it, 3600000000000 revisions: write a number"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0x10_000000", 2**28), ("010", 8), ("0o17", 15), ("0b11", 3), ("1_000", 1000), ("-1", -1), ("+5", 5), ("0", 0)],
+)
+def test_numbers_are_written_as_go_reads_them(text: str, expected: int) -> None:
+    assert serving(gather([f"--quota-backend-bytes={text}"], {}).serving).quota_backend_bytes == expected
+
+
+@pytest.mark.parametrize("text", ["", "_1", "1_", "1__0", "0x", "0x1g", " 1", "1 ", "٣", "1e3", "9" * 5000])
+def test_what_go_reads_as_no_number_is_none(text: str) -> None:
+    with pytest.raises(FlagError, match="is no whole number"):
+        gather([f"--quota-backend-bytes={text}"], {})
+
+
+def test_what_etcd_takes_as_something_else_is_warned_of(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 64)
+    jwt = f"jwt,sign-method=HS256,priv-key={key},ttl=1.5h"
+    asked = gather(["--bcrypt-cost=3", "--metrics=foo", f"--auth-token={jwt},foo=bar", "--max-txn-ops=0"], {})
+    found = serving(asked.serving)
+    assert (found.bcrypt_cost, found.metrics, found.auth_token, found.max_txn_ops) == (10, "basic", jwt, 0)
+    assert asked.warnings == [
+        "--bcrypt-cost: the cost of bcrypt is between 4 and 31: 10 is taken instead of 3",
+        "--metrics: 'foo' is neither basic nor extensive: basic is taken",
+        "--auth-token: without effect: foo: no option of jwt",
+    ]
+    assert gather(["--auth-token=simple,a=b"], {}).serving == {"auth-token": "simple"}
+    assert serving(gather(["--auth-token="], {}).serving).auth_token == ""
+    for strict in ({"bcrypt-cost": "3"}, {"metrics": "foo"}, {"auth-token": f"{jwt},foo=bar"}):
+        with pytest.raises(ValueError, match=next(iter(strict))):
+            serving(strict)
+
+
+def test_values_without_effect_are_taken_as_etcd_takes_them() -> None:
+    flags = "--log-level=INFO --heartbeat-interval=0x10 --election-timeout=80 --pre-vote --raft-read-timeout=1.5s"
+    assert len(gather(flags.split(), {}).warnings) == 4

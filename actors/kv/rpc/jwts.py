@@ -4,31 +4,47 @@ Every node with the key makes and knows them; nothing of them is on the log. Sou
 claims ``username``, ``revision``, ``exp``).
 """
 
-import re
 import time
 from pathlib import Path
 from typing import Any
 
 import jwt
 
+from actors.kv.durations import duration_s
+from actors.kv.v3 import errors
+
 TTL_S = 300.0
 _METHODS = frozenset("RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 HS256 HS384 HS512 EdDSA".split())
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001}
+OPTIONS = frozenset(("sign-method", "priv-key", "pub-key", "ttl"))
+
+
+def parts_of(text: str) -> tuple[str, dict[str, str]]:
+    """The kind of token and what follows it, known or not. Raises ValueError."""
+    kind, *parts = text.split(",")
+    found: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or "=" in value:
+            raise ValueError(f"{part!r} is no option: write NAME=VALUE")
+        if key in found:
+            raise ValueError(f"{key}= is given twice")
+        found[key] = value
+    return kind, found
 
 
 class Jwts:
-    """``text``: the flag's. Raises ValueError, which names the option."""
+    """``text``: the flag's; an empty one gives nobody a token, as in etcd. Raises ValueError, which names the option."""
 
     def __init__(self, text: str) -> None:
-        kind, *parts = text.split(",")
+        self._none = not text
+        if self._none:
+            return
+        kind, options = parts_of(text)
         if kind != "jwt":
             raise ValueError(f"{kind!r} is no kind of token: simple or jwt,sign-method=…")
-        options = {}
-        for part in parts:
-            key, equals, value = part.partition("=")
-            if not equals or key not in ("sign-method", "priv-key", "pub-key", "ttl"):
-                raise ValueError(f"{part!r} is no option of jwt: sign-method=, priv-key=, pub-key=, ttl=")
-            options[key] = value
+        for key in options:
+            if key not in OPTIONS:
+                raise ValueError(f"{key!r} is no option of jwt: sign-method=, priv-key=, pub-key=, ttl=")
         self._method = options.get("sign-method", "")
         if self._method not in _METHODS:
             raise ValueError(f"sign-method={self._method} is none of {', '.join(sorted(_METHODS))}")
@@ -70,14 +86,19 @@ class Jwts:
     @property
     def signs(self) -> bool:
         """Whether there is a key to make tokens with."""
-        return self._sign_by is not None
+        return self._none or self._sign_by is not None
 
     def sign(self, user: str, revision: int) -> str:
+        """Raises AUTH_FAILED where nobody gets a token."""
+        if self._none:
+            raise errors.AUTH_FAILED
         claims = {"username": user, "revision": revision, "exp": int(time.time() + self._ttl_s)}
         return jwt.encode(claims, self._sign_by, self._method)
 
     def verify(self, token: str) -> tuple[str, int] | None:
         """User and auth revision; None: it is no token of ours, or its time is over."""
+        if self._none:
+            return None
         try:
             claims = jwt.decode(token, self._check_by, [self._method], options={"require": ["exp"]})
             return str(claims["username"]), int(claims["revision"])
@@ -97,7 +118,7 @@ def _read(file: str) -> bytes | None:
 def _ttl_s(text: str) -> float:
     if not text:
         return TTL_S
-    matched = re.fullmatch(r"(?:\d+(?:ms|s|m|h))+", text)
-    if matched is None:
-        raise ValueError(f"ttl={text} is no duration: write 5m or 1h30m")
-    return sum(int(count) * _UNITS_S[unit] for count, unit in re.findall(r"(\d+)(ms|s|m|h)", text))
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise ValueError(f"ttl={text}: {error}") from error

@@ -408,6 +408,27 @@ def test_a_node_with_the_public_key_only_checks(tmp_path: Path, signing: str) ->
         etcd.put(b"a1", token=Jwts(signing).sign("ann", server.fold.v3.auth.revision))
 
 
+def test_no_kind_of_token_at_all(tmp_path: Path, signing: str) -> None:
+    """`--auth-token=`: as in etcd, a right password leads to none, and none is known."""
+    with Running(tmp_path / "n", etcd=Etcd(auth_token="", bcrypt_cost=4)) as server, client(server) as etcd:
+        enabled(etcd)
+        ask = pb.AuthenticateRequest(name="ann", password="a")
+        failed = "authentication failed, invalid user ID or password"
+        refused(grpc.StatusCode.INVALID_ARGUMENT, failed, etcd.ask, "Auth/Authenticate", ask, pb.AuthenticateResponse)
+        for token in (Jwts(signing).sign("ann", server.fold.v3.auth.revision), "junk.1"):
+            refused(grpc.StatusCode.UNAUTHENTICATED, "invalid auth token", etcd.put, b"a1", b"v", token)
+
+
+def test_no_operation_in_a_transaction(tmp_path: Path) -> None:
+    """`--max-txn-ops=0`: as in etcd, transactions are empty or refused."""
+    with Running(tmp_path / "n", etcd=Etcd(max_txn_ops=0)) as server, client(server) as etcd:
+        etcd.put(b"k")
+        etcd.ask("KV/Txn", pb.TxnRequest(), pb.TxnResponse)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"w"))
+        for asked in (pb.TxnRequest(success=[put]), pb.TxnRequest(compare=[pb.Compare(key=b"k")])):
+            refused(grpc.StatusCode.INVALID_ARGUMENT, "too many operations", etcd.ask, "KV/Txn", asked, pb.TxnResponse)
+
+
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 
