@@ -33,7 +33,7 @@ def parts_of(text: str) -> tuple[str, dict[str, str]]:
 
 
 class Jwts:
-    """``text``: the flag's; an empty one gives nobody a token, as in etcd. Raises ValueError, which names the option."""
+    """``text``: the flag's; an empty one gives nobody a token, as in etcd. Raises ValueError, which names the part."""
 
     def __init__(self, text: str) -> None:
         self._none = not text
