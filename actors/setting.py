@@ -24,6 +24,8 @@ class Etcd(msgspec.Struct, frozen=True, kw_only=True):
     trusted_ca_file: str = ""
     client_cert_auth: bool = False
     client_crl_file: str = ""
+    #: allowed-cn of a file's client-transport-security; etcd has no flag for it
+    client_cert_allowed_cn: list[str] = []
     client_cert_allowed_hostname: list[str] = []
     cipher_suites: list[str] = []
     tls_min_version: str = "TLS1.2"

@@ -9,7 +9,7 @@ from actors.kv import ciphers
 from actors.kv.durations import duration_s
 from actors.setting import Etcd
 from node.etcdfile import read_file
-from node.etcdnames import BOOLEANS, EASED, EXPECTED, KNOWN, NODE, SAME, SERVING, FlagError, Given, near, reader
+from node.etcdnames import BOOLEANS, EASED, EXPECTED, KNOWN, NODE, SAME, SERVING, WHY, FlagError, Given, near, reader
 
 # -- the three sources ------------------------------------------------------------------------------------------------
 
@@ -93,12 +93,13 @@ def _asked(given: Iterable[Given], warnings: list[str]) -> Asked:
         else:
             without_effect[name] = read
             if name not in EXPECTED:
-                warnings.append(f"{one.place}: without effect here: the log does this part's work")
+                warnings.append(f"{one.place}: without effect here: {WHY.get(name, _BY_THE_LOG)}")
     _check_raft(without_effect)
     _ease_retention(asked)
     return asked
 
 
+_BY_THE_LOG = "the log does this part's work"
 _HEARTBEAT_MS, _ELECTION_MS, _ELECTION_MAX_MS = 100, 1000, 50_000
 
 
@@ -151,6 +152,8 @@ def serving(given: Mapping[str, str]) -> Etcd:
     made = Etcd(**fields, auto_compaction_retention=int(kept) * unit_s if kept.isdigit() else duration_s(kept))
     if made.max_request_bytes < 1 or made.max_concurrent_streams < 1:
         raise ValueError("max-request-bytes and max-concurrent-streams are 1 at least")
+    if made.client_cert_allowed_cn and made.client_cert_allowed_hostname:
+        raise ValueError("AllowedCNs and AllowedHostnames are mutually exclusive: give one of client-cert-allowed-*")
     _check_tls(made)
     return made
 

@@ -71,7 +71,7 @@ SERVING: dict[str, Flag] = {
     **_named("initial-cluster-state", one_of("new", "existing")),
     **_named("cert-file key-file trusted-ca-file client-crl-file", text_of),
     **_named("client-cert-auth auto-tls enable-grpc-gateway", truth),
-    **_named("client-cert-allowed-hostname host-whitelist cors", texts),
+    **_named("client-cert-allowed-cn client-cert-allowed-hostname host-whitelist cors", texts),
     **_named("cipher-suites", suites),
     **_named("metrics", one_of("basic", "extensive")),
     **_named("tls-min-version", one_of("TLS1.2", "TLS1.3")),
@@ -173,6 +173,13 @@ EXPECTED = frozenset("listen-peer-urls initial-cluster-token log-level logger en
 BOOLEANS = frozenset(name for name, flag in SERVING.items() if flag.read is truth) | frozenset(
     name for name, read in MEANINGLESS.items() if read is truth
 )
+#: Said in a file only, by no flag.
+FILE_ONLY: dict[str, Callable[[str], Any]] = {
+    "client-skip-client-san-verification": truth,
+    "discovery-server-name": text_of,
+}
+#: Why a name is without effect, where it isn't that the log does this part's work.
+WHY = {"client-skip-client-san-verification": "a client's address is never compared with its certificate"}
 KNOWN = frozenset(SERVING) | frozenset(NODE) | frozenset(MEANINGLESS) | frozenset(SAME)
 
 
@@ -180,7 +187,7 @@ def reader(name: str) -> Callable[[str], Any]:
     """Of a known name."""
     name = SAME.get(name, name)
     flag = SERVING.get(name) or NODE.get(name)
-    return MEANINGLESS[name] if flag is None else flag.read
+    return (MEANINGLESS | FILE_ONLY)[name] if flag is None else flag.read
 
 
 def near(name: str) -> str:

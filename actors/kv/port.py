@@ -209,6 +209,8 @@ class Port:
         etcd = self._setting.etcd
         if etcd.client_cert_allowed_hostname and not named(certificate, etcd.client_cert_allowed_hostname):
             return None
+        if etcd.client_cert_allowed_cn and common_name(certificate) not in etcd.client_cert_allowed_cn:
+            return None
         return common_name(certificate) if etcd.client_cert_auth else ""
 
     def opened(self, front: "Front") -> None:

@@ -125,12 +125,60 @@ def test_a_file_stands_for_all_of_flags_and_variables(tmp_path: Path) -> None:
         ("- a\n", "f:1: a mapping of settings is wanted"),
         ("name: [\n", "f: not YAML"),
         ("client-transport-security:\n  cert: x\n", "f:2: unknown key 'cert'"),
+        ("peer-transport-security:\n  name: x\n", "f:2: unknown key 'name'"),
+        ("socket-options:\n  name: x\n", "f:2: unknown key 'name'"),
+        ("client:\n  endpoints: x\n", "f:1: unknown key 'client'"),
+        ("client-transport-security:\n  allowed-cn: ['a,b']\n", "f:2: client-cert-allowed-cn: each item of the list"),
+        ("client-transport-security:\n  allowed-cn: [a, '']\n", "f:2: client-cert-allowed-cn: each item of the list"),
+        ("client-transport-security:\n  allowed-cn: a,b\n", "f:2: client-cert-allowed-cn: write several names as"),
     ],
 )
 def test_what_is_wrong_in_a_file_names_the_line(source: str, words: str) -> None:
     with pytest.raises(FlagError, match=words.replace("[", r"\[")[:30]) as refused:
         parse_file(source, "f")
     assert words in str(refused.value)
+
+
+SECTIONS = """\
+client-transport-security:
+  allowed-cn: [ann, bob]
+  skip-client-san-verification: yes
+peer-transport-security:
+  allowed-cn: [a]
+  allowed-hostname: [b]
+  skip-client-san-verification: true
+socket-options: {reuse-port: true, reuse-address: true}
+discovery-config:
+  token: t
+  client:
+    endpoints: [http://127.0.0.1:1]
+    dial-timeout: 5000000000
+    secure: {cert: c, server-name: s, insecure-transport: false}
+    auth: {username: u, password: p}
+auth-token: ""
+pre-vote: on
+"""
+
+
+def test_sections_of_a_file(tmp_path: Path) -> None:
+    """etcd's own keys, also those that no flag has; what they say is kept, or warned of with its line."""
+    file = tmp_path / "etcd.yml"
+    file.write_text(SECTIONS)
+    asked = gather(["--config-file", str(file)], {})
+    assert asked.serving == {"client-cert-allowed-cn": "ann,bob", "auth-token": ""}
+    assert asked.node == {"discovery-token": "t"}
+    assert serving(asked.serving).client_cert_allowed_cn == ["ann", "bob"]
+    warned = [one.removeprefix(f"{file}:") for one in asked.warnings]
+    assert warned[0] == "3: without effect here: a client's address is never compared with its certificate"
+    assert [int(one.split(":")[0]) for one in warned[1:]] == [5, 6, 7, 8, 8, 12, 13, 14, 14, 14, 15, 15, 17]
+    file.write_text("client-transport-security: {allowed-hostname: [a.example, b.example]}")
+    assert serving(gather(["--config-file", str(file)], {}).serving).client_cert_allowed_hostname == [
+        "a.example",
+        "b.example",
+    ]
+    file.write_text("client-transport-security: {allowed-cn: [a], allowed-hostname: [b]}")
+    with pytest.raises(FlagError, match="AllowedCNs and AllowedHostnames are mutually exclusive"):
+        made(gather(["--config-file", str(file)], {}), {})
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))

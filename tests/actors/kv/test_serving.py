@@ -255,6 +255,19 @@ def test_who_was_revoked_does_not_come_back_by_an_old_session(tmp_path: Path, ve
                 _resumed(server.port, context, known)
 
 
+def test_only_those_named_in_a_file_are_let_in(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key, _ = ca.sign("server")
+    ann, eve = ca.sign("ann"), ca.sign("eve")
+    etcd = Etcd(cert_file=cert, key_file=key, trusted_ca_file=str(ca.file), client_cert_allowed_cn=["bob", "ann"])
+    with Running(tmp_path / "n", etcd=etcd, at="https://127.0.0.1:0") as server:
+        with client(server, credentials(ca, ann)) as accepted:
+            accepted.put(b"k")
+        for shown in (None, eve):
+            with client(server, credentials(ca, shown)) as rejected:
+                refused(grpc.StatusCode.UNAVAILABLE, "", rejected.put, b"k")
+
+
 def test_a_certificate_of_its_own_making(tmp_path: Path) -> None:
     with Running(tmp_path / "n", etcd=Etcd(auto_tls=True), at="https://127.0.0.1:0") as server:
         made = _serial(server.port)
