@@ -61,7 +61,7 @@ class Asked(NamedTuple):
 
 
 def gather(argv: Sequence[str], environ: Mapping[str, str]) -> Asked:
-    """Flags win over variables; a file stands for all of both, as in etcd. Raises FlagError."""
+    """A setting is a flag or a variable, never both; a file stands for all of both, as in etcd. Raises FlagError."""
     flags = read_flags(argv)
     variables, unknown = read_variables(environ)
     warnings = [f"{variable} is no setting of etcd's" for variable in unknown]
@@ -71,8 +71,20 @@ def gather(argv: Sequence[str], environ: Mapping[str, str]) -> Asked:
         if len(flags) + len(variables) > 1:
             warnings.append(f"settings come from {file} alone; flags and variables beside it have no effect")
     else:
+        _check_shadows(flags, environ)
         given = [*variables, *flags]
     return _asked(given, warnings)
+
+
+def _check_shadows(flags: Iterable[Given], environ: Mapping[str, str]) -> None:
+    """Also an empty variable is one too many, as in etcd. Raises FlagError."""
+    for one in flags:
+        variable = "ETCD_" + one.name.upper().replace("-", "_")
+        if variable in environ:
+            raise FlagError(
+                f'{one.place}: conflicting environment variable "{variable}" is shadowed by corresponding command-line '
+                f"flag (either unset environment variable or disable flag)"
+            )
 
 
 def _asked(given: Iterable[Given], warnings: list[str]) -> Asked:

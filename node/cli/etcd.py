@@ -17,7 +17,7 @@ _HELP = """\
 Usage:
 
   etcd [flags]
-    Start a node that serves etcd's clients. Settings come from flags, then from ETCD_* variables.
+    Start a node that serves etcd's clients. A setting is a flag or an ETCD_* variable, never both.
 
   etcd --config-file FILE
     They come from a YAML or JSON file alone.

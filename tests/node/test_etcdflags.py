@@ -71,17 +71,33 @@ def test_what_is_wrong_names_the_flag(argv: list[str], words: str) -> None:
     assert refused.value.exit_code == 2
 
 
-def test_flags_win_over_variables_and_what_has_no_meaning_is_warned_of() -> None:
+def test_flags_and_variables_and_what_has_no_meaning_is_warned_of() -> None:
     asked = gather(
         ["--name", "flag", "--snapshot-count", "5"],
-        {"ETCD_NAME": "variable", "ETCD_QUOTA_BACKEND_BYTES": "1000", "ETCD_PORT": "tcp://10.0.0.1", "HOME": "/"},
+        {"ETCD_DATA_DIR": "d", "ETCD_QUOTA_BACKEND_BYTES": "1000", "ETCD_PORT": "tcp://10.0.0.1", "HOME": "/"},
     )
-    assert asked.node == {"name": "flag"}
+    assert asked.node == {"data-dir": "d", "name": "flag"}
     assert serving(asked.serving).quota_backend_bytes == 1000
     assert asked.warnings == [
         "ETCD_PORT is no setting of etcd's",
         "--snapshot-count: without effect here: the log does this part's work",
     ]
+
+
+@pytest.mark.parametrize("value", ["variable", ""])
+def test_a_setting_is_a_flag_or_a_variable(tmp_path: Path, value: str) -> None:
+    """Which one was meant isn't known; etcd doesn't start either. A file stands for both."""
+    for flag, variable in (("--name=x", "ETCD_NAME"), ("--snapshot-count=5", "ETCD_SNAPSHOT_COUNT")):
+        with pytest.raises(FlagError) as refused:
+            gather([flag], {variable: value})
+        assert str(refused.value) == (
+            f'{flag.partition("=")[0]}: conflicting environment variable "{variable}" is shadowed by corresponding '
+            "command-line flag (either unset environment variable or disable flag)"
+        )
+    file = tmp_path / "etcd.yml"
+    file.write_text("name: a")
+    both = gather([f"--config-file={file}", "--name=x"], {"ETCD_NAME": value, "ETCD_CONFIG_FILE": "elsewhere"})
+    assert both.node == {"name": "a"}
 
 
 FILE = """\
