@@ -108,6 +108,10 @@ def _asked(given: Iterable[Given], warnings: list[str]) -> Asked:
                 warnings.append(f"{one.place}: without effect here: {WHY.get(name, _BY_THE_LOG)}")
     _check_raft(without_effect)
     _ease_retention(asked)
+    try:
+        serving(asked.serving)
+    except ValueError as error:
+        raise FlagError(str(error)) from error
     return asked
 
 
@@ -165,7 +169,9 @@ def serving(given: Mapping[str, str]) -> Etcd:
     if made.max_request_bytes < 1 or made.max_concurrent_streams < 1:
         raise ValueError("max-request-bytes and max-concurrent-streams are 1 at least")
     if made.client_cert_allowed_cn and made.client_cert_allowed_hostname:
-        raise ValueError("AllowedCNs and AllowedHostnames are mutually exclusive: give one of client-cert-allowed-*")
+        raise ValueError(
+            "client-cert-allowed-cn: AllowedCNs and AllowedHostnames are mutually exclusive: give one of them"
+        )
     _check_tls(made)
     return made
 
@@ -174,8 +180,8 @@ def _check_tls(made: Etcd) -> None:
     """What can't go together, in etcd's words. Raises ValueError."""
     least, most = made.tls_min_version, made.tls_max_version
     if most and least > most:
-        raise ValueError(f"min version ({least}) is greater than max version ({most})")
+        raise ValueError(f"tls-min-version: min version ({least}) is greater than max version ({most})")
     if made.cipher_suites and least == "TLS1.3":
-        raise ValueError("cipher suites cannot be configured when only TLS1.3 is enabled")
+        raise ValueError("cipher-suites: cipher suites cannot be configured when only TLS1.3 is enabled")
     if made.cipher_suites and most == "TLS1.2" and not ciphers.of_tls12(made.cipher_suites):
-        raise ValueError("all of cipher-suites are of TLS 1.3, and tls-max-version is TLS1.2: nobody could connect")
+        raise ValueError("cipher-suites: all are of TLS 1.3, and tls-max-version is TLS1.2: nobody could connect")

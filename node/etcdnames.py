@@ -28,6 +28,7 @@ from node.etcdvalues import (
     unsigned,
     unsigned32,
     urls,
+    whole,
 )
 
 
@@ -76,7 +77,8 @@ SERVING: dict[str, Flag] = {
     **_named("metrics", one_of("basic", "extensive")),
     **_named("tls-min-version", one_of("TLS1.2", "TLS1.3")),
     **_named("tls-max-version", one_of("", "TLS1.2", "TLS1.3")),
-    **_named("self-signed-cert-validity auth-token-ttl max-txn-ops max-request-bytes", unsigned),
+    **_named("auth-token-ttl max-txn-ops max-request-bytes", unsigned),
+    **_named("self-signed-cert-validity", whole(0, 292)),  # as many years as Go's durations hold
     **_named("max-concurrent-streams", unsigned32),
     **_named("quota-backend-bytes", signed),
     **_named("auth-token", token),
