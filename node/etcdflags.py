@@ -139,7 +139,7 @@ def _check_raft(given: Mapping[str, Any]) -> None:
 
 def _ease_retention(asked: Asked) -> None:
     """etcd reads ``1h`` by revision as that many nanoseconds, and keeps as many revisions."""
-    name, kept = "auto-compaction-retention", asked.serving.get("auto-compaction-retention", "0")
+    name, kept = "auto-compaction-retention", asked.serving.get("auto-compaction-retention") or "0"
     if asked.serving.get("auto-compaction-mode") == "revision" and not kept.isdigit():
         asked.serving[name] = str(round(duration_s(kept) * 1e9))
         asked.warnings.append(
@@ -160,7 +160,7 @@ def serving(given: Mapping[str, str]) -> Etcd:
             raise ValueError(f"{raw}: {error}") from error
     if fields.pop("initial_cluster_state", "new") == "existing":
         fields["initial_cluster"] = []  # nobody is waited for
-    kept = str(fields.pop("auto_compaction_retention", "0"))
+    kept = str(fields.pop("auto_compaction_retention", "")) or "0"
     by_revision = fields.get("auto_compaction_mode") == "revision"
     if by_revision and not kept.isdigit():
         raise ValueError(f"auto-compaction-retention: {kept!r} is no number of revisions")

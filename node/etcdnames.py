@@ -58,8 +58,8 @@ def _named(names: str, read: Callable[[str], Any], seconds: bool = False) -> dic
 
 
 def retention(text: str) -> str:
-    """``12h``, ``72`` (hours, or revisions). Raises ValueError."""
-    if not (text.isascii() and text.isdigit()):
+    """``12h``, ``72`` (hours, or revisions); nothing: 0. Raises ValueError."""
+    if text and not (text.isascii() and text.isdigit()):
         duration_s(text)
     return text
 

@@ -309,6 +309,8 @@ def test_versions_and_suites_of_tls_that_cannot_go_together(given: str, words: s
         ("periodic", "90m", 5400),
         ("revision", "1000", 1000),
         ("periodic", "0", 0),
+        ("periodic", "", 0),
+        ("revision", "", 0),
     ],
 )
 def test_retention(mode: str, kept: str, expected: float) -> None:
