@@ -128,6 +128,9 @@ def _load_crl(context: ssl.SSLContext, file: str) -> None:
         lists = _crls(file)
     except ValueError as error:
         raise CertificateError(f"{file}: no list in DER or PEM: {error}") from error
+    if b"-----BEGIN" in Path(file).read_bytes():
+        context.load_verify_locations(file)
+        return
     with tempfile.NamedTemporaryFile() as given:  # OpenSSL takes lists of files only, in PEM
         given.write(b"".join(one.public_bytes(Encoding.PEM) for one in lists))
         given.flush()

@@ -18,36 +18,21 @@ OF_LEARNERS = frozenset({"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Main
 
 
 def unary(method: Method, rpc: Rpc) -> Callable[[Call, bytes], None]:
-    """As HTTP/2 and the gateway call it.
-
-    Who may not is refused by what was acknowledged anywhere before, as etcd does at apply: another member may have let
-    it a moment ago.
-    """
+    """As HTTP/2 and the gateway call it."""
     parse: Callable[[bytes], Any] = method.parse or method.request.FromString
     ranges = method.request is pb.RangeRequest
     serve = method.serve
     for_learners = method.path in OF_LEARNERS or method.path.startswith("/grpc.")
 
-    def handler(call: Call, raw: bytes) -> None:
-        if rpc.lacks_token(call):
-            rpc.later(call, lambda: served(call, raw, True))
-        else:
-            served(call, raw, False)
-
-    def served(call: Call, raw: bytes, caught_up: bool) -> None:
+    def served(call: Call, raw: bytes, _size: int) -> None:
         try:
             if rpc.learner and not for_learners and not (ranges and parse(raw).serializable):
                 raise errors.NOT_FOR_LEARNERS
             serve(call, parse(raw), len(raw))
-        except V3Error as error:
-            if error in errors.RIGHTS and not caught_up:
-                rpc.later(call, lambda: served(call, raw, True))
-            else:
-                rpc.refuse(call, error)
         except DecodeError as unread:
             call.finish(errors.INTERNAL, f"grpc: error unmarshalling request: {unread}")
 
-    return handler
+    return lambda call, raw: _when_known(rpc, call, served, raw, 0)
 
 
 def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None:
@@ -58,24 +43,33 @@ def in_json(method: Method, rpc: Rpc) -> Callable[[Call, Any, int], None] | None
         return None
     known = serve
 
-    def handler(call: Call, request: Any, size: int) -> None:
-        if rpc.lacks_token(call):
-            rpc.later(call, lambda: served(call, request, size, True))
+    def served(call: Call, request: Any, size: int) -> None:
+        if rpc.learner and not (ranges and request.serializable):
+            raise errors.NOT_FOR_LEARNERS
+        known(call, request, size)
+
+    return lambda call, request, size: _when_known(rpc, call, served, request, size)
+
+
+def _when_known(rpc: Rpc, call: Call, serve: Callable[[Call, Any, int], None], asked: Any, size: int) -> None:
+    """Serve a call as soon as it is known who asks, and what they may: of both another member may have heard just now.
+
+    Who may not is refused by what was acknowledged anywhere before, as etcd does at apply.
+    """
+    if rpc.lacks_token(call):
+        rpc.later(call, lambda: _try(rpc, call, serve, asked, size, True))
+    else:
+        _try(rpc, call, serve, asked, size, False)
+
+
+def _try(rpc: Rpc, call: Call, serve: Callable[[Call, Any, int], None], asked: Any, size: int, caught_up: bool) -> None:
+    try:
+        serve(call, asked, size)
+    except V3Error as error:
+        if error in errors.RIGHTS and not caught_up:
+            rpc.later(call, lambda: _try(rpc, call, serve, asked, size, True))
         else:
-            served(call, request, size, False)
-
-    def served(call: Call, request: Any, size: int, caught_up: bool) -> None:
-        try:
-            if rpc.learner and not (ranges and request.serializable):
-                raise errors.NOT_FOR_LEARNERS
-            known(call, request, size)
-        except V3Error as error:
-            if error in errors.RIGHTS and not caught_up:
-                rpc.later(call, lambda: served(call, request, size, True))
-            else:
-                rpc.refuse(call, error)
-
-    return handler
+            rpc.refuse(call, error)
 
 
 def deferred(call: Call, serve: Callable[[Call], None], rpc: Rpc) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from actors.kv.proto import etcd_pb2 as pb
 from actors.setting import Etcd
-from streams.events.base import Base64, Data, encode, say
+from streams.events.base import Base64, Data, Event, encode, say
 from streams.events.kv3 import AuthDisable, AuthEnable, AuthToken, Permission, RoleGrant
 from streams.events.log import ActorOpened
 from streams.log.memory import MemoryLog
@@ -43,30 +43,36 @@ class Lagging(MemoryLog):
             yield batch
 
 
+async def lagging() -> Log:
+    return Lagging()
+
+
+def elsewhere(stream: str, seq: int, *events: Event) -> bytes:
+    """A record of another member."""
+    return Record(LOG, stream, ELSEWHERE, 1, seq, 0, encode(list(events))).canonical()
+
+
+def soon(server: Running) -> None:
+    """What was held is read, in a moment."""
+    threading.Timer(0.3, lambda: server.call(server.log.free.set)).start()
+
+
 def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: Path) -> None:
     """Reads, commands, watches; one that nobody made is refused when this member has caught up."""
-
-    async def lagging() -> Log:
-        return Lagging()
 
     def made_elsewhere(token: bytes, seq: int) -> None:
         server.log.free.clear()
         event = AuthToken("ann", Base64(hashlib.sha256(token).digest()), server.fold.v3.auth.revision)
-        record = Record(LOG, "kv", ELSEWHERE, 1, seq, 0, encode([say(event, principal="addr:10.0.0.1")]))
-        server.log.put(record.canonical())
-
-    def soon() -> None:
-        threading.Timer(0.3, lambda: server.call(server.log.free.set)).start()
+        server.log.put(elsewhere("kv", seq, say(event, principal="addr:10.0.0.1")))
 
     with Running(tmp_path / "n", lagging, Etcd(bcrypt_cost=4)) as server, client(server) as etcd:
         enabled(etcd)
-        opened = Record(LOG, "log", ELSEWHERE, 1, 1, 0, encode([say(ActorOpened(nonce="n", level=LEVEL))]))
-        server.call(lambda: server.log.put(opened.canonical()))
+        server.call(lambda: server.log.put(elsewhere("log", 1, say(ActorOpened(nonce="n", level=LEVEL)))))
         server.call(lambda: made_elsewhere(b"one", 2))
-        soon()
+        soon(server)
         assert etcd.get(b"a1", "one").count == 0
         server.call(lambda: made_elsewhere(b"two", 3))
-        soon()
+        soon(server)
         etcd.put(b"a1", b"v", "two")
         server.call(lambda: made_elsewhere(b"three", 4))
         watch = etcd.channel.stream_stream(
@@ -79,7 +85,7 @@ def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: P
             yield pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"a2"))
             over.wait(30)
 
-        soon()
+        soon(server)
         told = watch(asks(), metadata=[("token", "three")])
         answers = [next(told), next(told), next(told)]
         assert [(one.watch_id, one.created, len(one.events)) for one in answers if not one.canceled] == [
@@ -105,24 +111,17 @@ def test_a_token_that_another_member_made_a_moment_ago_is_waited_for(tmp_path: P
 def test_who_was_let_at_another_member_a_moment_ago_is_let(tmp_path: Path) -> None:
     """And who wasn't is refused when this member has caught up. By gRPC, by JSON, and where a coroutine serves."""
 
-    async def lagging() -> Log:
-        return Lagging()
-
     seqs = count(2)
 
     def said_elsewhere(*said: Data) -> None:
         server.log.free.clear()
         auth = server.fold.v3.auth.revision
         events = [say(msgspec.structs.replace(data, auth=auth), principal="user:root") for data in said]
-        server.log.put(Record(LOG, "kv", ELSEWHERE, 1, next(seqs), 0, encode(events)).canonical())
-
-    def soon() -> None:
-        threading.Timer(0.3, lambda: server.call(server.log.free.set)).start()
+        server.log.put(elsewhere("kv", next(seqs), *events))
 
     with Running(tmp_path / "n", lagging, Etcd(bcrypt_cost=4)) as server, client(server) as etcd:
         enabled(etcd)
-        opened = Record(LOG, "log", ELSEWHERE, 1, 1, 0, encode([say(ActorOpened(nonce="n", level=LEVEL))]))
-        server.call(lambda: server.log.put(opened.canonical()))
+        server.call(lambda: server.log.put(elsewhere("log", 1, say(ActorOpened(nonce="n", level=LEVEL)))))
         ask = pb.AuthenticateRequest(name="ann", password="a")
         ann = etcd.ask("Auth/Authenticate", ask, pb.AuthenticateResponse).token
         denied = grpc.StatusCode.PERMISSION_DENIED, "permission denied"
@@ -130,24 +129,24 @@ def test_who_was_let_at_another_member_a_moment_ago_is_let(tmp_path: Path) -> No
             refused(*denied, etcd.get, key, ann)
         grant = RoleGrant("as", Permission(2, "b", "c"))
         server.call(lambda: said_elsewhere(grant))
-        soon()
+        soon(server)
         assert etcd.get(b"b1", ann).count == 0
         refused(*denied, etcd.get, b"c1", ann)
         server.call(lambda: said_elsewhere(RoleGrant("as", Permission(2, "c", "d"))))
-        soon()
+        soon(server)
         body = json.dumps({"key": base64.b64encode(b"c1").decode()}).encode()
         asked = urllib.request.Request(f"http://127.0.0.1:{server.port}/v3/kv/range", body, {"Authorization": ann})
         with urllib.request.urlopen(asked, timeout=10) as answer:
             assert "kvs" not in json.load(answer)
         server.call(lambda: said_elsewhere(AuthDisable()))
-        soon()
+        soon(server)
         etcd.ask("Auth/UserAdd", pb.AuthUserAddRequest(name="eve", password="e"), pb.AuthUserAddResponse)
         server.call(lambda: said_elsewhere(AuthEnable()))
         server.call(server.log.free.set)
         empty = grpc.StatusCode.INVALID_ARGUMENT, "user name is empty"
         refused(*empty, etcd.ask, "Auth/UserDelete", pb.AuthUserDeleteRequest(name="eve"), pb.AuthUserDeleteResponse)
         server.call(lambda: said_elsewhere(AuthDisable()))
-        soon()
+        soon(server)
         etcd.ask("Auth/UserDelete", pb.AuthUserDeleteRequest(name="eve"), pb.AuthUserDeleteResponse)
 
 
